@@ -1,0 +1,66 @@
+"""What a network is made of: its summary, and the size of the tensor after each block."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+
+
+def summary(model: nn.Module, input_size: Shape) -> str:
+    """torchinfo's table of every layer; ``input_size`` is (N, C, H, W). The model is left in the mode it was in."""
+    import torchinfo
+
+    columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
+    was_training = model.training
+    table = torchinfo.summary(model, input_size, col_names=columns, col_width=16, depth=2, verbose=0, device="cpu")
+    model.train(was_training)
+    return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def mult_adds(model: nn.Module, input_size: Shape) -> int:
+    """Multiplications with an addition in one forward pass of (N, C, H, W), as torchinfo counts them."""
+    import torchinfo
+
+    return torchinfo.summary(model, input_size, verbose=0, device="cpu").total_mult_adds
+
+
+def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:
+    """The size of the tensor after each block, in order of execution.
+
+    A block is a direct child of ``model``. What ``forward`` does between two of them (a residual sum, a reshape)
+    appears as a row of its own, named after the block that takes it in. ``input_size`` is (N, C, H, W).
+    """
+    rows: list[tuple[str, Shape]] = []
+    last: list[Tensor] = []
+
+    def note_join(name: str, inputs: tuple[Any, ...]) -> None:
+        if last and inputs[0] is not last[-1]:
+            what = "sum" if inputs[0].shape == last[-1].shape else "reshape"
+            rows.append((f"{what}, into {name}", tuple(inputs[0].shape)))
+
+    def note_output(name: str, output: Tensor) -> None:
+        rows.append((name, tuple(output.shape)))
+        last.append(output)
+
+    hooks = []
+    for name, child in model.named_children():
+        hooks.append(child.register_forward_pre_hook(lambda _, inputs, name=name: note_join(name, inputs)))
+        hooks.append(child.register_forward_hook(lambda _, __, output, name=name: note_output(name, output)))
+    was_training = model.training
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(input_size, device=device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return rows

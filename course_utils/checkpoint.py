@@ -1,0 +1,68 @@
+"""Checkpoints: written whole or not at all, checked by SHA-256 before they are believed, loaded as plain data.
+
+The first digits of a file's SHA-256 stand in its name, so that one rename puts both in place; the rest of the name
+counts epochs: ``epoch-0007-3f2a9c....pt``. ``torch.load(path, weights_only=True)`` reads one by itself.
+"""
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from course_utils.experiment import CourseError
+
+KEPT = 2  # newest checkpoints that stay: the last, and one to fall back to
+DIGITS = 32  # of the SHA-256 in the name
+
+
+def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
+    """Write ``state`` (tensors, numbers, strings, lists, dicts) as the checkpoint after ``epoch`` epochs.
+
+    Raises ``CourseError`` when the disk refuses; what lay there before stays whole.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getbuffer()
+    path = folder / f"epoch-{epoch:04d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.pt"
+    partial = folder / f".partial-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise CourseError(f"Could not write the checkpoint {path}: {error.strerror}. Earlier ones are untouched.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in list_checkpoints(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, oldest first."""
+    return sorted(folder.glob("epoch-*-*.pt"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes are not the ones it was written with."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest()[:DIGITS] != path.stem.rsplit("-", 1)[-1]:
+        raise CourseError(f"{path} is damaged: its SHA-256 is not the one in its name.")
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def latest(folder: Path, say: Any = print) -> dict[str, Any] | None:
+    """The newest undamaged state in ``folder``, or ``None``. Says which files it had to pass over."""
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load(path)
+        except CourseError as error:
+            say(f"{error} Going back to the one before.")
+    return None

@@ -1,0 +1,79 @@
+"""Downloading one file: mirrors in turn, resumed, limited in time, checked."""
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from course_utils.experiment import CourseError
+
+STALL_SECONDS = 30  # without a single byte: the host hangs
+PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS
+LIMIT_SECONDS = 1800  # a file from one mirror
+CHUNK = 1 << 20  # bytes
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file as hexadecimal digits: the checksum that the data sets' authors published."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def fetch(mirrors: Sequence[str], path: Path, md5: str, say: Callable[[str], None] = print,
+          patience: float = PATIENCE_SECONDS, limit: float = LIMIT_SECONDS, stall: float = STALL_SECONDS) -> Path:
+    """Download the file that all ``mirrors`` offer to ``path`` and return it; times in seconds.
+
+    The bytes gather in ``<path>.part``, where a cut download goes on, also from another mirror; ``path`` itself only
+    ever holds the whole file with the right ``md5``. A mirror that fails, hangs or is too slow gives way to the next.
+    Raises ``CourseError`` with what each of them did.
+    """
+    part = path.with_name(path.name + ".part")
+    tried = []
+    for url in mirrors:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _download(url, part, say, patience, limit, stall)
+            found = file_md5(part)
+            if found == md5:
+                os.replace(part, path)
+                return path
+            part.unlink()
+            raise CourseError(f"sent something else (MD5 {found}, not {md5})")
+        except (CourseError, OSError, http.client.HTTPException) as error:
+            tried.append(f"  {url}: {error}")
+            say(f"{url}: {error}")
+    raise CourseError("\n".join(tried))
+
+
+def _download(url: str, part: Path, say: Callable[[str], None], patience: float, limit: float, stall: float) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        reply = urllib.request.urlopen(request, timeout=stall)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to send: the part is whole, or not of this file; the MD5 tells
+            return
+        raise
+    with reply:
+        if have and reply.status != 206:  # the host cannot resume
+            have = 0
+        total = have + int(reply.headers.get("Content-Length") or 0)
+        begun = shown = time.monotonic()
+        got = 0
+        with part.open("ab" if have else "wb") as file:
+            while chunk := reply.read1(CHUNK):
+                file.write(chunk)
+                got += len(chunk)
+                seconds = time.monotonic() - begun
+                if seconds > patience and (total - have) / got * seconds > limit:
+                    raise CourseError(f"too slow: {got / seconds / 1e3:.0f} kB/s")
+                if time.monotonic() - shown > 5:
+                    shown = time.monotonic()
+                    say(f"  {(have + got) / 1e6:.0f} of {total / 1e6:.0f} MB, {got / seconds / 1e6:.1f} MB/s")
+        if total and have + got < total:
+            raise CourseError(f"cut off after {(have + got) / 1e6:.1f} of {total / 1e6:.1f} MB (kept, to go on from)")

@@ -1,0 +1,102 @@
+"""Judging a trained network on plain images in eval mode."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_utils.loader import Batches
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of N images."""
+
+    logits: np.ndarray  # float32 (N, classes)
+    labels: np.ndarray  # int64 (N,), the truth
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int64 (N,), the class with the largest logit."""
+        return self.logits.argmax(1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images named rightly, 0 to 1."""
+        return float((self.predicted == self.labels).mean())
+
+    @property
+    def losses(self) -> np.ndarray:
+        """float32 (N,): cross-entropy of each image, nats."""
+        return F.cross_entropy(torch.from_numpy(self.logits), torch.from_numpy(self.labels), reduction="none").numpy()
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats."""
+        return float(self.losses.mean(dtype=np.float64))
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 (N, classes), each row a softmax."""
+        return torch.from_numpy(self.logits).softmax(1).numpy()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Batches, precision: str = "fp32") -> Prediction:
+    """Run ``model`` in eval mode over unaugmented ``batches``; ``precision`` "fp32" or "bf16". Its mode is restored."""
+    was_training = model.training
+    model.eval()
+    outputs, labels = [], []
+    try:
+        for x, y in batches.epoch():
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs.append(model(x).flatten(1))
+            labels.append(y)
+    finally:
+        model.train(was_training)
+    return Prediction(torch.cat(outputs).float().cpu().numpy(), torch.cat(labels).cpu().numpy())
+
+
+def confusion_matrix(prediction: Prediction) -> np.ndarray:
+    """int64 (classes, classes): how many images of the row's class were called the column's."""
+    classes = prediction.logits.shape[1]
+    cells = prediction.labels * classes + prediction.predicted
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def per_class_accuracy(prediction: Prediction) -> np.ndarray:
+    """float64 (classes,), 0 to 1; NaN for a class without images."""
+    matrix = confusion_matrix(prediction)
+    with np.errstate(invalid="ignore"):
+        return matrix.diagonal() / matrix.sum(1)
+
+
+def worst_mistakes(prediction: Prediction, count: int = 25) -> np.ndarray:
+    """Indices of the ``count`` wrongly named images with the largest loss, the worst first (fewer, if fewer are wrong)."""
+    wrong = np.flatnonzero(prediction.predicted != prediction.labels)
+    return wrong[np.argsort(-prediction.losses[wrong], kind="stable")[:count]]
+
+
+def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
+    """Where ``layer`` finds evidence for ``classes`` (B,) in images ``x`` (B, 3, H, W): float32 (B, H, W), 0 to 1.
+
+    Channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed,
+    rectified and enlarged (Selvaraju et al. 2017, arXiv:1610.02391). A map without any evidence is all 0.
+    """
+    kept: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, __, output: kept.append(output))
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.enable_grad():
+            logits = model(x).flatten(1)
+            gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept[0])
+    finally:
+        hook.remove()
+        model.train(was_training)
+    heat = (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()
+    heat = F.interpolate(heat.float(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)

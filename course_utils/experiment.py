@@ -1,0 +1,206 @@
+"""What defines one run: a frozen ``Experiment``, read from ``assignments/<name>/variants.toml``.
+
+Two runs with equal experiments on the same machine give the same numbers. Unknown names and values that cannot be
+raise ``CourseError`` and list what is legal; nothing is guessed.
+"""
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+REPO = Path(__file__).resolve().parent.parent
+ASSIGNMENTS = REPO / "assignments"
+PROFILES = ("smoke", "full")
+
+
+class CourseError(ValueError):
+    """The one error of this package: its message says what is wrong and what would be right."""
+
+
+def unknown(kind: str, name: object, legal: Iterable[str]) -> CourseError:
+    """The error for a ``name`` that is not one of the ``legal`` ones; guesses what was meant."""
+    legal = sorted(legal)
+    close = difflib.get_close_matches(str(name), legal, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return CourseError(f"Unknown {kind}: {name!r}.{hint} Legal: {', '.join(legal)}.")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One step of an augmentation, as ``variants.toml`` describes it; ``augment.py`` knows the names."""
+
+    name: str  # a name in augment.TRANSFORMS
+    p: float = 1.0  # probability of being applied to an image, 0 to 1
+    settings: Mapping[str, float] = field(default_factory=dict)  # the transform's own fields
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that defines one run. See ``load`` for how it is made."""
+
+    assignment: str  # folder under assignments/
+    variant: str  # a [variant.NAME] of that folder's variants.toml
+    about: str  # one sentence: what this variant is
+    dataset: str  # a name in datasets.DATASETS
+    model: str  # a name in models.MODELS
+    epochs: int  # passes over the training images
+    batch_size: int  # images per optimiser step, over all processes together
+    profile: str = "full"  # "smoke": small, on the sample; "full": on real data
+    data: str = "real"  # "real" or "sample" (the procedural stand-in)
+    train_images: int | None = None  # images used for training; None: all
+    test_images: int | None = None  # images used for testing; None: all
+    holdout: float = 0.0  # share of the training images held out for validation, 0 to 0.5, stratified
+    seed: int = 0  # of weights, order, augmentation and sample
+    model_settings: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the model
+    augmentation: tuple[Transform, ...] = ()  # of training images, in order, before normalisation
+    engine: str = "torch"  # what augments: "torch" (whole batches on the device) or "albumentations" (one by one)
+    optimizer: str = "adam"  # "adam" or "sgd"
+    lr: float | None = None  # learning rate per step, of one_cycle the peak; None: from an LR range test
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 0.0  # L2, added to the gradient as torch.optim does
+    schedule: str = "constant"  # "constant", "one_cycle", "step" or "cosine"; all advance once per optimiser step
+    peak_epoch: float = 5.0  # one_cycle: epochs until the peak
+    div_factor: float = 25.0  # one_cycle: peak rate / first rate (torch's default); it ends at the first rate
+    step_epochs: float = 30.0  # step: epochs between two reductions
+    step_gamma: float = 0.1  # step: factor of a reduction
+    label_smoothing: float = 0.0  # share of the target spread over all classes, 0 to 1
+    l1: float = 0.0  # factor of the sum over parameter tensors of their mean absolute value
+    keep: str = "last"  # which epoch's weights are evaluated: "last", or "best" on the held-out images
+    patience: int | None = None  # stop after so many epochs without a better validation accuracy; None: never
+    range_test_steps: int = 60  # optimiser steps of the LR range test
+    precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware has units for it
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_values(self)
+
+    def replace(self, **changes: Any) -> Experiment:
+        """A copy with ``changes``. A new number of epochs stretches the schedule with it, unless that is given too."""
+        known = {f.name for f in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise unknown("setting", name, known)
+        if "epochs" in changes and isinstance(changes["epochs"], int):
+            stretch = changes["epochs"] / self.epochs
+            changes = {"peak_epoch": self.peak_epoch * stretch, "step_epochs": self.step_epochs * stretch} | changes
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the same for equal experiments."""
+        out = dataclasses.asdict(self)
+        out["augmentation"] = [{"name": t.name, "p": t.p, **t.settings} for t in self.augmentation]
+        return out
+
+
+CHOICES = {
+    "profile": PROFILES,
+    "data": ("real", "sample"),
+    "engine": ("torch", "albumentations"),
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("constant", "one_cycle", "step", "cosine"),
+    "keep": ("last", "best"),
+    "precision": ("auto", "fp32", "bf16"),
+}
+POSITIVE = ("epochs", "range_test_steps", "batch_size", "lr", "div_factor", "step_epochs", "train_images", "test_images", "patience")
+RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
+          "l1": (0.0, 1.0), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
+
+
+def _check_types(exp: Experiment) -> None:
+    hints = get_type_hints(Experiment)
+    for f in dataclasses.fields(exp):
+        value, hint = getattr(exp, f.name), hints[f.name]
+        if f.name in ("augmentation", "model_settings"):
+            continue
+        legal = getattr(hint, "__args__", (hint,))
+        if float in legal and type(value) is int:
+            object.__setattr__(exp, f.name, float(value))  # 1 is a lawful way to write 1.0
+        elif type(value) not in legal:
+            names = " or ".join("None" if t is type(None) else t.__name__ for t in legal)
+            raise CourseError(f"{f.name} = {value!r}: must be {names}.")
+
+
+def _check_values(exp: Experiment) -> None:
+    for name, legal in CHOICES.items():
+        if getattr(exp, name) not in legal:
+            raise unknown(name, getattr(exp, name), legal)
+    for name in POSITIVE:
+        value = getattr(exp, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise CourseError(f"{name} = {value!r}: must be greater than 0.")
+    for name, (low, high) in RANGES.items():
+        if not low <= getattr(exp, name) <= high:
+            raise CourseError(f"{name} = {getattr(exp, name)!r}: must lie between {low} and {high}.")
+    if exp.schedule == "one_cycle" and not 0 < exp.peak_epoch < exp.epochs:
+        raise CourseError(f"peak_epoch = {exp.peak_epoch}: must lie between 0 and epochs = {exp.epochs}.")
+    if (exp.keep == "best" or exp.patience is not None) and exp.holdout == 0:
+        raise CourseError("keep = 'best' and patience choose by validation accuracy: set holdout > 0. "
+                          "Choosing by the test images would flatter the result.")
+
+
+def assignments() -> tuple[str, ...]:
+    """Names of the assignments, in the order of their notebooks."""
+    found = {path.parent.name: _read(path.parent.name)["notebook"] for path in ASSIGNMENTS.glob("*/variants.toml")}
+    return tuple(sorted(found, key=found.__getitem__))
+
+
+def _read(assignment: str) -> dict[str, Any]:
+    path = ASSIGNMENTS / assignment / "variants.toml"
+    if not path.is_file():
+        raise unknown("assignment", assignment, (p.parent.name for p in ASSIGNMENTS.glob("*/variants.toml")))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CourseError(f"{path}: {error}") from error
+    legal = {"title", "notebook", "published", "target", "variant", "smoke"}
+    for key in table:
+        if key not in legal:
+            raise CourseError(f"{path}: {unknown('key', key, legal)}")
+    return table
+
+
+def describe(assignment: str) -> dict[str, Any]:
+    """Title, notebook, published result and target accuracy (0 to 1) of an assignment, and its variants' names."""
+    table = _read(assignment)
+    return {"title": table["title"], "notebook": table["notebook"], "target": table.get("target"),
+            "published": table.get("published", ""), "variants": tuple(table["variant"])}
+
+
+def load(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
+    """The experiment of a variant (``None``: the first in the file).
+
+    ``profile="smoke"`` lays the file's [smoke] table over it; ``overrides`` that are not ``None`` come last.
+    Raises ``CourseError`` for anything unknown, of a wrong type or out of range.
+    """
+    table = _read(assignment)
+    variants = table["variant"]
+    variant = next(iter(variants)) if variant is None else variant
+    if variant not in variants:
+        raise unknown(f"variant of {assignment}", variant, variants)
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    settings = dict(variants[variant])
+    settings["augmentation"] = tuple(_transform(step) for step in settings.get("augmentation", ()))
+    known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
+    for name in settings:
+        if name not in known:
+            raise unknown(f"setting of {assignment}:{variant}", name, known)
+    try:
+        exp = Experiment(assignment=assignment, variant=variant, profile=profile, **settings)
+    except TypeError as error:
+        raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
+    if profile == "smoke":
+        exp = exp.replace(**table["smoke"])
+    return exp.replace(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def _transform(step: Mapping[str, Any]) -> Transform:
+    if "name" not in step:
+        raise CourseError(f"augmentation step {dict(step)!r} has no name.")
+    settings = {key: value for key, value in step.items() if key not in ("name", "p")}
+    return Transform(step["name"], step.get("p", 1.0), settings)

@@ -1,0 +1,98 @@
+"""Batches: in an order, augmented and sharded so that only (seed, epoch, image) decides what a network sees."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys
+from course_utils.experiment import Transform
+
+WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
+RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to live there
+
+
+class Batches:
+    """One split as batches: float32 (B, 3, H, W), channels last, normalised, and int64 (B,), on ``device``.
+
+    Arguments: ``images`` uint8 (N, H, W, 3) and ``labels`` int64 (N,); ``batch_size`` over all processes together, of
+    which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers`` (processes) serve the
+    "albumentations" engine alone; the "torch" engine augments whole batches on the device. The last batch is smaller
+    when ``batch_size`` does not divide N; nothing is dropped.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Colour, std: Colour, *,
+                 augmentation: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
+                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.mean, self.std, self.augmentation, self.engine = mean, std, augmentation, engine
+        self.shuffle, self.seed, self.rank, self.world, self.workers = shuffle, seed, rank, world, workers
+        self.device = torch.device(device)
+        self.augment = BatchedAugment(augmentation, mean, std)
+        self.resident = self._to_device() if engine == "torch" else None
+
+    def __len__(self) -> int:
+        """Optimiser steps in an epoch."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """int64 (N,): the order of the images in this epoch, the same in every process."""
+        if not self.shuffle:
+            return torch.arange(len(self.labels))
+        key = image_keys(self.seed, epoch, torch.tensor([len(self.labels)]))
+        return torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(int(key)))
+
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch."""
+        batches = [batch[self.rank::self.world] for batch in self.order(epoch).split(self.batch_size)]
+        if self.engine == "albumentations":
+            yield from self._one_by_one(batches, epoch)
+            return
+        for indices in batches:
+            x, y = self._raw(indices)
+            keys = image_keys(self.seed, epoch, indices.to(self.device))
+            yield self.augment(x, keys).contiguous(memory_format=torch.channels_last), y
+
+    def _raw(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        if self.resident is not None:
+            images, labels = self.resident
+            indices = indices.to(self.device)
+            return images[indices], labels[indices]
+        chosen = indices.numpy()
+        x, y = torch.from_numpy(self.images[chosen]), torch.from_numpy(self.labels[chosen])
+        return x.to(self.device), y.to(self.device)
+
+    def _to_device(self) -> tuple[Tensor, Tensor] | None:
+        """Images and labels as tensors there, when there is a GPU with room for them."""
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if self.images.nbytes > RESIDENT_SHARE * free:
+            return None
+        return tuple(torch.from_numpy(np.array(a)).to(self.device) for a in (self.images, self.labels))
+
+    def _one_by_one(self, batches: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        items = _OneByOne(self, epoch)
+        loader = torch.utils.data.DataLoader(items, batch_sampler=[b.tolist() for b in batches],
+                                             num_workers=self.workers, timeout=WORKER_TIMEOUT if self.workers else 0)
+        for x, y in loader:  # x: (B, H, W, 3), so that the permuted view is channels last already
+            yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)
+
+
+class _OneByOne(torch.utils.data.Dataset):
+    """The "albumentations" engine: one image at a time, each with its own seed."""
+
+    def __init__(self, batches: Batches, epoch: int) -> None:
+        self.images, self.labels = batches.images, batches.labels
+        keys = image_keys(batches.seed, epoch, torch.arange(len(self.labels)))
+        self.seeds = (keys & 0x7FFFFFFF).numpy()
+        self.pipeline = albumentations_pipeline(batches.augmentation, batches.mean, batches.std)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        self.pipeline.set_random_seed(int(self.seeds[index]))
+        return self.pipeline(image=self.images[index])["image"], int(self.labels[index])
