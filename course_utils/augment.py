@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -148,6 +149,12 @@ def normalise(images: Tensor, mean: Colour, std: Colour) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels last in memory, about mean 0 and deviation 1."""
     x = images.permute(0, 3, 1, 2).float()
     return (x / 255 - _channels(mean, x)) / _channels(std, x)
+
+
+def viewable(x: Tensor, mean: Colour, std: Colour) -> np.ndarray:
+    """Normalised (B, 3, H, W) back to pictures: float32 (B, H, W, 3), 0 to 1."""
+    pixels = x.detach().cpu().float()
+    return (pixels * _channels(std, pixels) + _channels(mean, pixels)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 def _channels(values: Colour, like: Tensor) -> Tensor:

@@ -96,6 +96,14 @@ class Experiment:
         out["augmentation"] = [{"name": t.name, "p": t.p, **t.settings} for t in self.augmentation]
         return out
 
+    def table(self) -> str:
+        """All settings as lines of text, each with its value."""
+        rows = self.as_dict()
+        steps = [f"{step.name}({', '.join(f'{k}={v}' for k, v in {'p': step.p, **step.settings}.items())})"
+                 for step in self.augmentation]
+        rows["augmentation"] = " -> ".join(steps) or "none"
+        return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
+
 
 CHOICES = {
     "profile": PROFILES,

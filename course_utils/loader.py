@@ -1,14 +1,17 @@
 """Batches: in an order, augmented and sharded so that only (seed, epoch, image) decides what a network sees."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys
-from course_utils.experiment import Transform
+from course_utils.datasets import Dataset, holdout_split
+from course_utils.experiment import Experiment, Transform
 
 WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
 RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to live there
@@ -96,3 +99,27 @@ class _OneByOne(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         self.pipeline.set_random_seed(int(self.seeds[index]))
         return self.pipeline(image=self.images[index])["image"], int(self.labels[index])
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The batches of one run."""
+
+    train: Batches  # shuffled, augmented
+    watch: Batches  # scored after every epoch: the held-out images if there are any, else the test images
+    test: Batches  # scored at the end
+
+
+def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], workers: int = 0) -> Loaders:
+    """What ``exp`` trains and is judged on. ``placement``: device, rank and world, of ``train.Machine``."""
+    plain = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": placement["device"]}
+    images, labels = data.train_images, data.train_labels
+    test = Batches(data.test_images, data.test_labels, **plain)
+    watch = test
+    if exp.holdout:
+        rest, held = holdout_split(labels, exp.holdout, len(data.classes))
+        watch = Batches(images[held], labels[held], **plain)
+        images, labels = images[rest], labels[rest]
+    train = Batches(images, labels, **plain | dict(placement), augmentation=exp.augmentation, engine=exp.engine,
+                    shuffle=True, seed=exp.seed, workers=workers)
+    return Loaders(train, watch, test)

@@ -1,18 +1,29 @@
-"""The record of a run: one JSON file that holds whatever a table or a text says about it."""
+"""The record of a run: one JSON file that holds whatever a table or a text says about it; and where a run writes."""
 from __future__ import annotations
 
+import json
 import os
 import platform
+import statistics
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from course_utils.experiment import REPO
+from course_utils import checkpoint
+from course_utils.datasets import Dataset
+from course_utils.evaluate import Prediction, per_class_accuracy
+from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment, describe, load
+from course_utils.train import Machine, Training
 
+Record = dict[str, Any]
+FORMAT = 1  # of a record
 VERSIONS = ("torch", "accelerate", "numpy", "albumentations")
+KEYS = {"format", "sample", "experiment", "lr", "data", "parameters", "history", "final", "seconds", "precision",
+        "device", "sessions", "evaluated"}
 
 
 def origin() -> dict[str, Any]:
@@ -35,5 +46,130 @@ def commit() -> str | None:
 def machine() -> str:
     """The processor, and the GPU if there is one, in words."""
     cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    words = f"{cpu}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    words = f"{cpu}, {cores} cores"
     return f"{torch.cuda.get_device_name()}; {words}" if torch.cuda.is_available() else words
+
+
+def run_name(exp: Experiment) -> str:
+    """Name of a run's folder and files: variant, epochs, seed, and "sample" where it is one."""
+    return f"{exp.variant}-{exp.epochs}epochs-seed{exp.seed}" + ("-sample" if exp.data == "sample" else "")
+
+
+def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
+    """The folder that a run writes to, made and tried: ``output_dir``, else ``outputs/<assignment>/<run name>/``.
+
+    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes them.
+    Raises ``CourseError`` when the folder cannot be written.
+    """
+    folder = Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment / run_name(exp)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / f".trial-{os.getpid()}"
+        trial.touch()
+        trial.unlink()
+        if exp.profile == "smoke":
+            for old in (*checkpoint.list_checkpoints(folder), folder / "lr_range.json", folder / "record.json"):
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise CourseError(f"OUTPUT_DIR {folder} cannot be written: {error.strerror}.") from error
+    return folder
+
+
+def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: Training, prediction: Prediction,
+         machine: Machine) -> Record:
+    """The record of a finished run. ``prediction`` is that of the test images."""
+    accuracies = {name: float(value) for name, value in zip(data.classes, per_class_accuracy(prediction))}
+    return {
+        "format": FORMAT,
+        "sample": data.is_sample,
+        "experiment": exp.as_dict(),
+        "lr": lr,
+        "data": {"title": data.title, "sha256": dict(data.sha256)},
+        "parameters": parameters,
+        "history": training.history,
+        "final": {"split": "test", "images": len(prediction.labels), "loss": prediction.loss,
+                  "accuracy": prediction.accuracy, "per_class": accuracies},
+        "seconds": sum(row["seconds"] for row in training.history),
+        "precision": machine.precision,
+        "device": machine.device.type,
+        "sessions": training.sessions,
+        "evaluated": origin(),
+    }
+
+
+def write(record: Record, folder: Path) -> Path:
+    """Write ``folder/record.json`` whole or not at all; the last act of a notebook."""
+    path, partial = folder / "record.json", folder / f".record-{os.getpid()}"
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def read(path: Path) -> Record:
+    """A record. Raises ``CourseError`` when the file is none, or its parts do not agree with each other."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{path} is no record: {error}") from error
+    if not isinstance(record, dict) or KEYS - set(record):
+        raise CourseError(f"{path} is no whole record: it lacks {', '.join(sorted(KEYS - set(record)))}.")
+    _check_agrees(record, path)
+    return record
+
+
+def _check_agrees(record: Record, path: Path) -> None:
+    exp, history, final = record["experiment"], record["history"], record["final"]
+    wrong = []
+    if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > exp["epochs"]:
+        wrong.append("the epochs of its history")
+    if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
+        wrong.append("its seconds")
+    if exp["keep"] == "last" and not exp["holdout"] and abs(history[-1]["test_accuracy"] - final["accuracy"]) > 1e-9:
+        wrong.append("its final accuracy and its last epoch's")
+    if abs(statistics.fmean(final["per_class"].values()) - final["accuracy"]) > 1e-9 and _balanced(final):
+        wrong.append("its final accuracy and its classes'")
+    if wrong:
+        raise CourseError(f"{path}: {', '.join(wrong)} do not agree: it was edited or damaged.")
+
+
+def _balanced(final: Mapping[str, Any]) -> bool:
+    """Whether every class can have the same number of images, so that the mean over classes is the accuracy."""
+    each = final["images"] / len(final["per_class"])
+    return all(abs(share * each - round(share * each)) < 1e-6 for share in final["per_class"].values())
+
+
+def results(assignment: str) -> dict[str, Record]:
+    """The published records of an assignment by run name; sample runs are refused."""
+    found = {path.stem: read(path) for path in sorted((ASSIGNMENTS / assignment / "results").glob("*.json"))}
+    for name, record in found.items():
+        if record["sample"]:
+            raise CourseError(f"{assignment}/results/{name}.json is a run on the sample: not a result.")
+    return found
+
+
+def table(assignment: str) -> str:
+    """Markdown: one row for each variant and number of epochs, mean over its seeds, from the records alone."""
+    groups: dict[tuple[str, int], list[tuple[str, Record]]] = {}
+    for name, record in results(assignment).items():
+        key = (record["experiment"]["variant"], record["experiment"]["epochs"])
+        groups.setdefault(key, []).append((name, record))
+    if not groups:
+        return "_No run yet._"
+    head = ["variant", "published", "test accuracy, ours", "epochs", "parameters", "training time", "machine", "run"]
+    rows = [_row(assignment, variant, epochs, runs) for (variant, epochs), runs in sorted(groups.items())]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, Record]]) -> list[str]:
+    accuracies = [100 * record["final"]["accuracy"] for _, record in runs]
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
+    seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+    whole = load(assignment, variant).epochs
+    minutes = statistics.fmean(record["seconds"] for _, record in runs) / 60
+    where = sorted({f"{session['machine']}, {record['precision']}" for _, record in runs for session in record["sessions"]})
+    links = [f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs]
+    return [variant, describe(assignment)["published"], f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",
+            f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}",
+            f"{runs[0][1]['parameters']:,}", f"{minutes:.0f} min", "; ".join(where), " ".join(links)]

@@ -1,8 +1,8 @@
 """The sample: a drawn stand-in for each data set, for a first run without any download.
 
-Ten classes of drawn, textured shapes, randomly coloured, lit, turned and placed. Colour and brightness say nothing of
-the class, so a linear classifier fails; outline and texture do. It has class names of its own, and whatever is made of
-it says "sample": its accuracies mean nothing beyond "the code runs and learns".
+Ten classes of drawn shapes, each with its texture, randomly coloured, lit, turned and placed. Colour and brightness say
+nothing of the class, so a linear classifier fails; outline and texture do. It has class names of its own, and whatever
+is made of it says "sample": its accuracies mean nothing beyond "the code runs and learns".
 """
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import numpy as np
 
 from course_utils.experiment import unknown
 
-SHAPES = ("disc", "square", "triangle", "ring", "cross")
-TEXTURES = ("striped", "dotted")
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    name: tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES) for name in ("cifar10", "stl10")
-}
+SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",
+          "dotted frame", "checked bar", "plain star", "checked diamond", "target")
+CLASSES: Mapping[str, tuple[str, ...]] = {"cifar10": SHAPES, "stl10": SHAPES}
 SIDE = {"cifar10": 32, "stl10": 96}  # pixels
 
 
 def draw(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     """``{split}_images`` uint8 (count, side, side, 3) and ``{split}_labels`` int64 for each split in ``counts``.
 
-    Classes take turns, so every split is balanced. The same ``name``, count and ``seed`` give the same bytes.
+    Every split is balanced and shuffled. The same ``name``, counts and ``seed`` give the same bytes.
     """
     if name not in SIDE:
         raise unknown("sample", name, SIDE)
@@ -31,42 +29,58 @@ def draw(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.ndarra
     for stream, (split, count) in enumerate(counts.items()):
         rng = np.random.default_rng([seed, stream])
         labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASSES[name]))
-        blocks = [_draw_images(labels[i:i + 256], SIDE[name], rng) for i in range(0, count, 256)]
-        arrays |= {f"{split}_images": np.concatenate(blocks), f"{split}_labels": labels}
+        images = np.empty((count, SIDE[name], SIDE[name], 3), np.uint8)
+        for label in range(len(CLASSES[name])):
+            rows = np.flatnonzero(labels == label)
+            for part in np.array_split(rows, -(-len(rows) // 64) or 1):  # small parts stay in the cache
+                images[part] = _draw_images(label, len(part), SIDE[name], rng)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return arrays
 
 
-def _draw_images(labels: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    n = len(labels)
+def _draw_images(label: int, count: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (count, side, side, 3): pictures of one class."""
 
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
-        return rng.uniform(low, high, (n, *(shape or (1, 1)))).astype(np.float32)
+        return rng.random((count, *(shape or (1, 1))), np.float32) * np.float32(high - low) + np.float32(low)
 
     axis = np.linspace(-1, 1, side, dtype=np.float32)
-    angle, radius = uniform(-0.4, 0.4), uniform(0.5, 0.75)
-    x0, y0 = axis[None, None, :] - uniform(-0.3, 0.3), axis[None, :, None] - uniform(-0.3, 0.3)
-    x = (np.cos(angle) * x0 + np.sin(angle) * y0) / radius  # (n, side, side), the shape's own coordinates
+    angle, radius = uniform(-0.3, 0.3), uniform(0.55, 0.8)
+    x0, y0 = axis[None, None, :] - uniform(-0.2, 0.2), axis[None, :, None] - uniform(-0.2, 0.2)
+    x = (np.cos(angle) * x0 + np.sin(angle) * y0) / radius  # (count, side, side), the shape's own coordinates
     y = (np.cos(angle) * y0 - np.sin(angle) * x0) / radius
+    inside, spots = _shape(SHAPES[label], x, y)
 
-    inside = np.choose((labels // 2)[:, None, None], _outlines(x, y))
-    wave_x, wave_y = np.sin(9 * x + uniform(0, 6.3)), np.sin(9 * y + uniform(0, 6.3))
-    texture = np.where((labels % 2)[:, None, None] == 0, wave_x > 0, wave_x * wave_y > 0.25)
-
-    paper, ink, spots = (uniform(0.1, 0.9, 1, 1, 3) for _ in range(3))
-    spots = np.where(np.abs(spots - ink).sum(-1, keepdims=True) < 0.6, (ink + 0.5) % 1, spots)  # always to be seen
-    picture = np.where(inside[..., None], np.where(texture[..., None], spots, ink), paper)
-    light = 1 + uniform(-0.35, 0.35) * axis[None, None, :] + uniform(-0.35, 0.35) * axis[None, :, None]
-    noise = rng.standard_normal((n, side, side, 3), dtype=np.float32) * uniform(0.02, 0.08, 1, 1, 1)
-    return (np.clip(picture * light[..., None] + noise, 0, 1) * 255).astype(np.uint8)
+    paper = uniform(0.1, 0.9, 1, 1, 3)  # three colours that differ; which of them is the brighter is left to chance
+    ink = (paper + uniform(0.25, 0.42, 1, 1, 3)) % 1
+    dots = (paper + uniform(0.58, 0.75, 1, 1, 3)) % 1
+    picture = np.where(inside[..., None], np.where(spots[..., None], dots, ink), paper)
+    light = 1 + uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None]
+    grain = rng.standard_normal((count, side, side), np.float32) * uniform(0.02, 0.06)
+    return (np.clip(picture * light[..., None] + grain[..., None], 0, 1) * 255).astype(np.uint8)
 
 
-def _outlines(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """Where each of SHAPES covers the plane, in its own coordinates."""
-    r2 = x**2 + y**2
-    return [
-        r2 < 1,
-        np.maximum(np.abs(x), np.abs(y)) < 0.9,
-        (y < 0.7) & (y > 1.9 * np.abs(x) - 1.1),
-        (r2 < 1.1) & (r2 > 0.3),
-        (np.minimum(np.abs(x), np.abs(y)) < 0.33) & (np.maximum(np.abs(x), np.abs(y)) < 1.05),
-    ]
+def _shape(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the shape covers the plane, and where its texture does, in its own coordinates; both boolean."""
+    r2, box = x**2 + y**2, np.maximum(np.abs(x), np.abs(y))
+    texture, _, outline = name.rpartition(" ")
+    spots = {
+        "plain": lambda: np.zeros(x.shape, bool),
+        "striped": lambda: np.sin(10 * x) > 0,
+        "dotted": lambda: np.sin(9 * x) * np.sin(9 * y) > 0.3,
+        "checked": lambda: np.sin(7 * x) * np.sin(7 * y) > 0,
+        "": lambda: (r2 > 0.12) & (r2 < 0.45),
+    }[texture]
+    inside = {
+        "disc": lambda: r2 < 1,
+        "square": lambda: box < 0.9,
+        "triangle": lambda: (y < 0.8) & (y > 2.0 * np.abs(x) - 1.1),
+        "ring": lambda: (r2 < 1.1) & (r2 > 0.4),
+        "cross": lambda: (np.minimum(np.abs(x), np.abs(y)) < 0.33) & (box < 1.05),
+        "frame": lambda: (box < 1.0) & (box > 0.55),
+        "bar": lambda: (np.abs(x) < 1.15) & (np.abs(y) < 0.42),
+        "star": lambda: r2 < (0.72 + 0.36 * np.cos(5 * np.arctan2(x, -y))) ** 2,
+        "diamond": lambda: np.abs(x) + np.abs(y) < 1.15,
+        "target": lambda: r2 < 1,
+    }[outline]
+    return inside(), spots()

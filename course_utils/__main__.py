@@ -1,0 +1,91 @@
+"""The command line: ``python -m course_utils COMMAND``."""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from course_utils.experiment import PROFILES, CourseError, assignments, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a run failed or a README differs, 2 the command cannot be carried out as it stands."""
+    args = _parser().parse_args(arguments)
+    try:
+        return args.command(args)
+    except CourseError as error:
+        print(f"course_utils: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m course_utils", description="The deep-learning course from the shell.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="get a data set and prepare it as arrays")
+    data.add_argument("name", help="cifar10")
+    data.add_argument("--root", type=Path, help="folder of all data sets (default: $COURSE_DATA, else data/)")
+    data.set_defaults(command=_data)
+
+    run = commands.add_parser("run", help="run notebooks headless and end with a table")
+    run.add_argument("experiments", nargs="*", metavar="ASSIGNMENT[:VARIANT]", help="default: every assignment")
+    run.add_argument("--profile", default="smoke", choices=PROFILES, help="smoke: minutes, on the drawn sample (default)")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--epochs", type=int, help="instead of the variant's; the schedule is stretched with it")
+    run.set_defaults(command=_run)
+
+    report = commands.add_parser("report", help="write the READMEs' tables from the records")
+    report.add_argument("--check", action="store_true", help="write nothing; exit 1 when a README differs")
+    report.set_defaults(command=_report)
+
+    adopt = commands.add_parser("adopt", help="make a finished full run a published result")
+    adopt.add_argument("folder", type=Path, help="the run's folder, with record.json")
+    adopt.add_argument("notebook", type=Path, nargs="?", help="its executed notebook (default: the one in the folder)")
+    adopt.set_defaults(command=_adopt)
+    return parser
+
+
+def _data(args: argparse.Namespace) -> int:
+    from course_utils.acquire import prepare
+
+    prepare(args.name, args.root)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from course_utils import batch
+
+    changes = {"EPOCHS": args.epochs} if args.epochs else {}
+    chosen = [(name, *name.split(":", 1)) for name in args.experiments] or [(name, name) for name in assignments()]
+    experiments = [load(*rest, profile=args.profile, seed=args.seed, epochs=args.epochs) for _, *rest in chosen]
+    outcomes = []
+    for exp in experiments:
+        print(f"{exp.assignment}:{exp.variant}, profile {exp.profile} ...", flush=True)
+        outcomes.append(batch.run(exp, changes))
+    print(batch.show(outcomes))
+    return 0 if all(out.done for out in outcomes) else 1
+
+
+def _report(args: argparse.Namespace) -> int:
+    from course_utils.report import report
+
+    changed = report(check=args.check)
+    for path in changed:
+        print(f"{path}: {'differs from its records' if args.check else 'written'}")
+    return 1 if args.check and changed else 0
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    from course_utils.report import adopt, report
+
+    notebook = args.notebook or next(iter(sorted(args.folder.glob("*.ipynb"))), None)
+    if notebook is None:
+        raise CourseError(f"{args.folder} holds no executed notebook; name it as the second argument.")
+    print(f"adopted {adopt(args.folder, notebook)}")
+    report()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Figures: arrays in, ``Figure`` out. One look for all four assignments.
+
+Colours are from Okabe and Ito's colour-blind-safe set; backgrounds are white, so that figures read the same on a
+dark page. Each function returns the figure and leaves showing or saving it to the caller.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # Okabe and Ito 2008
+DPI = 110  # of saved figures
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure of ``width`` x ``height`` inches and its axes, (rows, columns)."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def save(figure: Figure, path: Path) -> Figure:
+    """Write ``figure`` as PNG to ``path``, whose folder is made, and hand it back to be shown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    return figure
+
+
+def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "") -> Figure:
+    """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title."""
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(1.25 * columns, 1.5 * rows + 0.4, rows, columns)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, text in zip(axes.flat, images, titles):
+        axis.imshow(image, interpolation="nearest")
+        axis.set_title(text, fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def class_balance(counts: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
+    """Images a class, one bar for each split in ``counts``."""
+    figure, axes = _figure(8, 2.8)
+    axis, width = axes[0, 0], 0.8 / len(counts)
+    for k, ((split, values), colour) in enumerate(zip(counts.items(), (BLUE, ORANGE, GREEN))):
+        axis.bar(np.arange(len(classes)) + (k - (len(counts) - 1) / 2) * width, values, width, label=split, color=colour)
+    axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axis.set(ylabel="images", title=title)
+    axis.legend()
+    _plain(axis)
+    return figure
+
+
+def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float, title: str) -> Figure:
+    """The loss over the logarithm of the learning rate, and the rate suggested."""
+    figure, axes = _figure(6.5, 3.4)
+    axis = axes[0, 0]
+    axis.plot(lrs, losses, color=BLUE)
+    axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"steepest fall: {suggestion:.1e}")
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title,
+             ylim=(0.95 * min(losses), min(1.1 * max(losses), 2 * losses[0])))
+    axis.legend()
+    _plain(axis)
+    return figure
+
+
+def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure:
+    """The learning rate of every step, over epochs."""
+    figure, axes = _figure(6.5, 2.8)
+    axis = axes[0, 0]
+    axis.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=BLUE)
+    peak = int(np.argmax(rates))
+    axis.annotate(f"peak {rates[peak]:.1e} at epoch {peak / steps_per_epoch:.1f}",
+                  (peak / steps_per_epoch, rates[peak]), xytext=(8, -4), textcoords="offset points", va="top")
+    axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, None))
+    _plain(axis)
+    return figure
+
+
+def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Loss and accuracy over epochs: training images as they were augmented, test (or held-out) images plain."""
+    other = "val" if "val_loss" in history[0] else "test"
+    names = {"train": "training, augmented", "test": "test, plain", "val": "held out, plain"}
+    epochs = [row["epoch"] for row in history]
+    figure, axes = _figure(9, 3.4, 1, 2)
+    for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
+        for split, colour, mark in (("train", BLUE, "o"), (other, ORANGE, "s")):
+            axis.plot(epochs, [factor * row[f"{split}_{what}"] for row in history], color=colour, marker=mark,
+                      markersize=4, label=names[split])
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend()
+        _plain(axis)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Accuracy of each class (0 to 1), the best first."""
+    order = np.argsort(accuracy)
+    figure, axes = _figure(6.5, 0.28 * len(classes) + 1)
+    axis = axes[0, 0]
+    bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
+    axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axis.set(xlabel="accuracy (%)", xlim=(0, 108), title=title)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix (classes, classes): true class down, predicted class across, counts as numbers."""
+    side = 0.5 * len(classes) + 1.8
+    figure, axes = _figure(side, side)
+    axis = axes[0, 0]
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(matrix.shape):
+        if matrix[row, column]:
+            axis.text(column, row, matrix[row, column], ha="center", va="center", fontsize=7,
+                      color="white" if share[row, column] > 0.5 else "black")
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted class", ylabel="true class", title=title)
+    return figure
+
+
+def grad_cam(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
+    """``images`` (N, H, W, 3), 0 to 1, above themselves with ``heat`` (N, H, W), 0 to 1, laid over."""
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(1.25 * columns, 2.7 * rows + 0.4, 2 * rows, columns)
+    for axis in axes.flat:
+        axis.axis("off")
+    for k, (image, map_, text) in enumerate(zip(images, heat, titles)):
+        row, column = 2 * (k // columns), k % columns
+        axes[row, column].imshow(image, interpolation="nearest")
+        axes[row, column].set_title(text, fontsize=8)
+        axes[row + 1, column].imshow(image, interpolation="nearest")
+        axes[row + 1, column].imshow(map_, cmap="inferno", alpha=0.55, vmin=0, vmax=1, interpolation="bilinear")
+    figure.suptitle(title, fontsize=11)
+    return figure

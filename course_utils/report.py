@@ -1,0 +1,78 @@
+"""Results into the READMEs: adopting a run, and writing tables between markers from the records alone."""
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from course_utils import experiment, record
+from course_utils.experiment import ASSIGNMENTS, REPO, CourseError
+
+MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
+SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # figures of a run that its README shows, in order
+
+
+def adopt(folder: Path, notebook: Path) -> str:
+    """Make the run in ``folder`` a published result: its record, executed notebook and figures; return its name.
+
+    Raises ``CourseError`` for a run on the sample, or a record that does not agree with itself.
+    """
+    found = record.read(folder / "record.json")
+    if found["sample"]:
+        raise CourseError(f"{folder} was run on the sample: it says nothing about the real data and is not a result.")
+    exp = found["experiment"]
+    name = f"{exp['variant']}-{exp['epochs']}epochs-seed{exp['seed']}"
+    home = ASSIGNMENTS / exp["assignment"]
+    for target in (home / "results", home / "runs", REPO / "images" / exp["assignment"]):
+        target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
+    shutil.copyfile(notebook, home / "runs" / f"{name}.ipynb")
+    for figure in sorted(folder.glob("figures/*.png")):
+        shutil.copyfile(figure, REPO / "images" / exp["assignment"] / f"{name}-{figure.name}")
+    return name
+
+
+def report(check: bool = False) -> list[Path]:
+    """Write every README's tables; return the files that differed. With ``check`` nothing is written."""
+    changed = []
+    for path, blocks in _wanted().items():
+        before = path.read_text(encoding="utf-8")
+        after = before
+        for name, text in blocks.items():
+            after = _fill(after, name, text, path)
+        if after != before:
+            changed.append(path)
+            if not check:
+                path.write_text(after, encoding="utf-8")
+    return changed
+
+
+def _wanted() -> dict[Path, dict[str, str]]:
+    names = experiment.assignments()
+    wanted = {REPO / "README.md": {"results": "\n\n".join(_section(name) for name in names)}}
+    for name in names:
+        up = record.table(name).replace(f"(assignments/{name}/", "(")
+        wanted[ASSIGNMENTS / name / "README.md"] = {"results": up, "figures": _figures(name)}
+    return wanted
+
+
+def _section(assignment: str) -> str:
+    title = experiment.describe(assignment)["title"]
+    return f"**[{title}](assignments/{assignment}/README.md)**\n\n{record.table(assignment)}"
+
+
+def _figures(assignment: str) -> str:
+    lines = []
+    for name in record.results(assignment):
+        for kind in SHOWN:
+            if (REPO / "images" / assignment / f"{name}-{kind}.png").exists():
+                lines.append(f"![{kind.replace('_', ' ')}, {name}](../../images/{assignment}/{name}-{kind}.png)")
+    return "\n\n".join(lines) or "_No run yet._"
+
+
+def _fill(text: str, name: str, content: str, path: Path) -> str:
+    begin, end = (marker.format(name=name) for marker in MARKERS)
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise CourseError(f"{path} must hold exactly one pair of markers: {begin} ... {end}")
+    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
