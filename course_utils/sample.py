@@ -45,19 +45,23 @@ def _draw_images(label: int, count: int, side: int, rng: np.random.Generator) ->
         return rng.random((count, *(shape or (1, 1))), np.float32) * np.float32(high - low) + np.float32(low)
 
     axis = np.linspace(-1, 1, side, dtype=np.float32)
-    angle, radius = uniform(-0.3, 0.3), uniform(0.55, 0.8)
+    angle, radius = uniform(-0.3, 0.3), uniform(0.6, 0.85)
     x0, y0 = axis[None, None, :] - uniform(-0.2, 0.2), axis[None, :, None] - uniform(-0.2, 0.2)
     x = (np.cos(angle) * x0 + np.sin(angle) * y0) / radius  # (count, side, side), the shape's own coordinates
     y = (np.cos(angle) * y0 - np.sin(angle) * x0) / radius
     inside, spots = _shape(SHAPES[label], x, y)
 
-    paper = uniform(0.1, 0.9, 1, 1, 3)  # three colours that differ; which of them is the brighter is left to chance
-    ink = (paper + uniform(0.25, 0.42, 1, 1, 3)) % 1
-    dots = (paper + uniform(0.58, 0.75, 1, 1, 3)) % 1
-    picture = np.where(inside[..., None], np.where(spots[..., None], dots, ink), paper)
-    light = 1 + uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None]
-    grain = rng.standard_normal((count, side, side), np.float32) * uniform(0.02, 0.06)
-    return (np.clip(picture * light[..., None] + grain[..., None], 0, 1) * 255).astype(np.uint8)
+    dark, bright = uniform(0.0, 0.4, 1, 1, 3), uniform(0.6, 1.0, 1, 1, 3)
+    inverted = uniform(0, 1, 1, 1, 1) < 0.5  # dark on bright or bright on dark: brightness tells nothing
+    paper, ink = np.where(inverted, bright, dark), np.where(inverted, dark, bright)
+    dots = 0.2 + 0.6 * paper
+    picture = paper + inside[..., None].astype(np.float32) * (ink - paper)  # np.where takes three times as long
+    picture += (inside & spots)[..., None].astype(np.float32) * (dots - ink)
+    light = 255 + 255 * (uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None])
+    grain = rng.standard_normal((count, side, side), np.float32) * uniform(2, 10)
+    picture *= light[..., None]
+    picture += grain[..., None]
+    return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
 
 def _shape(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

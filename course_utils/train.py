@@ -135,8 +135,25 @@ class RangeTest:
     """What an LR range test saw."""
 
     lrs: list[float]  # learning rate of each step, growing exponentially
-    losses: list[float]  # smoothed training loss after each
-    suggestion: float  # the rate where the smoothed loss falls fastest over the logarithm of the rate
+    losses: list[float]  # smoothed training loss after each, nats
+
+    @property
+    def suggestion(self) -> float:
+        """Half a decade below the rate at which the smoothed loss was lowest.
+
+        There the loss still falls for sure; at the lowest point itself it is about to turn. The steepest fall, which
+        some tools suggest, is of no use here: a fresh network is confidently wrong, and unlearning that gives the
+        steepest fall of all at rates far too small to train with.
+        """
+        bottom = min(range(len(self.losses)), key=self.losses.__getitem__)
+        if bottom < len(self.losses) // 10:
+            raise CourseError("The LR range test saw no falling loss: the first rate is too large, or the data wrong.")
+        return self.lrs[bottom] / math.sqrt(10)
+
+
+RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "seed", "model", "model_settings", "augmentation",
+                    "engine", "batch_size", "optimizer", "momentum", "weight_decay", "label_smoothing", "l1",
+                    "precision", "range_test_steps")  # the settings that a range test depends on
 
 
 def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: Machine, *, folder: Path | None = None,
@@ -148,9 +165,10 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
     With a ``folder`` the result is kept there, so that a resumed run trains with the rate it began with.
     """
     kept = folder / "lr_range.json" if folder else None
+    conditions = {name: exp.as_dict()[name] for name in RANGE_CONDITIONS}
     if kept and kept.exists():
         table = json.loads(kept.read_text(encoding="utf-8"))
-        if table.pop("experiment") == exp.as_dict():
+        if table.pop("conditions") == conditions:
             return RangeTest(**table)
     model, optimizer = _prepare(exp, copy.deepcopy(model), low, machine)
     growth = (high / low) ** (1 / (exp.range_test_steps - 1))
@@ -164,23 +182,11 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
         losses.append(mean / (1 - smoothing ** len(lrs)))
         if not losses[-1] < 4 * min(losses):
             break
-    result = RangeTest(lrs, losses, _steepest(lrs, losses))
+    result = RangeTest(lrs, losses)
     if kept:
         folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(dataclasses.asdict(result) | {"experiment": exp.as_dict()}), encoding="utf-8")
+        kept.write_text(json.dumps(dataclasses.asdict(result) | {"conditions": conditions}), encoding="utf-8")
     return result
-
-
-def _steepest(lrs: list[float], losses: list[float], reach: int = 3) -> float:
-    """The rate where the loss falls fastest: the steepest line through ``reach`` steps before and after.
-
-    Left out are the first tenth, where the smoothed loss is still a mean of few, and what comes after its lowest point.
-    """
-    bottom = min(range(len(losses)), key=losses.__getitem__)
-    candidates = range(len(losses) // 10 + reach, bottom - reach + 1)
-    if not candidates:
-        raise CourseError("The LR range test saw no falling loss: too few steps, too large a first rate, or bad data.")
-    return lrs[min(candidates, key=lambda k: losses[k + reach] - losses[k - reach])]
 
 
 def _cycle(batches: Batches, steps: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -288,11 +294,12 @@ def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LR
     totals = torch.zeros(3, device=machine.device, dtype=torch.float64)  # loss x images, right, images
     model.train()
     for x, y in train.epoch(epoch):
+        rate = schedule.get_last_lr()[0]
         loss, right = _step(exp, model, optimizer, x, y, machine)
         schedule.step()
         totals += torch.stack([loss.double() * len(y), right.double(), torch.full_like(loss, len(y), dtype=torch.float64)])
     loss, right, images = machine.accelerator.reduce(totals).tolist()
-    return {"epoch": epoch, "lr": schedule.get_last_lr()[0], "train_loss": loss / images,
+    return {"epoch": epoch, "lr": rate, "train_loss": loss / images,
             "train_accuracy": right / images, "seconds": time.perf_counter() - begun}
 
 
