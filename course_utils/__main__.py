@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m course_utils", description="The deep-learning course from the shell.")
+    parser = argparse.ArgumentParser(prog="python -m course_utils", description="The course from the shell.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="get a data set and prepare it as arrays")
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run notebooks headless and end with a table")
     run.add_argument("experiments", nargs="*", metavar="ASSIGNMENT[:VARIANT]", help="default: every assignment")
-    run.add_argument("--profile", default="smoke", choices=PROFILES, help="smoke: minutes, on the drawn sample (default)")
+    run.add_argument("--profile", default="smoke", choices=PROFILES, help="smoke (default): on the drawn sample")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--epochs", type=int, help="instead of the variant's; the schedule is stretched with it")
     run.set_defaults(command=_run)

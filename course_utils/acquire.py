@@ -161,7 +161,8 @@ def read_image_folder(folder: Path, classes: tuple[str, ...], side: int) -> Arra
         if found != set(classes):
             raise CourseError(f"{folder / split} must hold one folder a class: missing {sorted(set(classes) - found)},"
                               f" too many {sorted(found - set(classes))}.")
-        files = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / split / name).iterdir())
+        files = [(path, label) for label, name in enumerate(classes)
+                 for path in sorted((folder / split / name).glob("*"))
                  if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
         images = np.empty((len(files), side, side, 3), np.uint8)
         for row, (path, _) in enumerate(files):
@@ -209,7 +210,7 @@ def _write_whole(path: Path, *parts: bytes | memoryview) -> None:
 class _ArraysOnly(pickle.Unpickler):
     """Unpickles CIFAR-10's batches and refuses everything that could run code."""
 
-    LEGAL = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    LEGAL = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.LEGAL:

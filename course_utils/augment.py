@@ -71,7 +71,7 @@ class ShiftScaleRotate:
         import albumentations as A
         import cv2
 
-        sides = {axis: (-self.shift, self.shift) for axis in ("x", "y")}
+        sides = dict.fromkeys("xy", (-self.shift, self.shift))
         return A.Affine(scale=(1 - self.scale, 1 + self.scale), rotate=(-self.rotate, self.rotate), p=p,
                         translate_percent=sides, keep_ratio=True, border_mode=cv2.BORDER_REFLECT_101, strict=True)
 

@@ -75,11 +75,11 @@ def _shown(path: Path) -> str:
 
 
 def _papermill(source: Path, executed: Path, parameters: Mapping[str, Any], profile: str) -> str | None:
-    """Run papermill in a process group of its own; ``None``, or what went wrong. ``executed`` is replaced at the end."""
+    """Run papermill in a process group of its own; ``None``, or what went wrong. ``executed`` is written at the end."""
     with tempfile.TemporaryDirectory() as scratch:
         output, log = Path(scratch, executed.name), Path(scratch, "log")
-        command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(REPO), "--kernel", "python3",
-                   "--no-progress-bar", "--start-timeout", "120", "--execution-timeout", str(CELL_SECONDS[profile])]
+        command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(REPO), "--no-progress-bar",
+                   "--kernel", "python3", "--start-timeout", "120", "--execution-timeout", str(CELL_SECONDS[profile])]
         for name, value in parameters.items():
             command += ["-p", name, str(value)]
         with log.open("w") as sink:

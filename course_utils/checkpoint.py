@@ -37,7 +37,7 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise CourseError(f"Could not write the checkpoint {path}: {error.strerror}. Earlier ones are untouched.") from error
+        raise CourseError(f"Could not write the checkpoint {path}: {error.strerror}; earlier ones are whole") from error
     finally:
         partial.unlink(missing_ok=True)
     for old in list_checkpoints(folder)[:-KEPT]:

@@ -99,7 +99,7 @@ def stratified(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
 
 
 def holdout_split(labels: np.ndarray, share: float, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation), ascending: ``share`` of each class held out at random, the same for a ``seed``."""
+    """Indices (training, validation), ascending: ``share`` of each class held out at random by ``seed``."""
     order = np.random.default_rng(seed).permutation(len(labels))
     held = np.sort(order[stratified(labels[order], round(share * len(labels)), classes)])
     return np.setdiff1d(np.arange(len(labels)), held), held

@@ -75,7 +75,7 @@ def per_class_accuracy(prediction: Prediction) -> np.ndarray:
 
 
 def worst_mistakes(prediction: Prediction, count: int = 25) -> np.ndarray:
-    """Indices of the ``count`` wrongly named images with the largest loss, the worst first (fewer, if fewer are wrong)."""
+    """Indices of the ``count`` wrongly named images with the largest loss, the worst first; all, if fewer are wrong."""
     wrong = np.flatnonzero(prediction.predicted != prediction.labels)
     return wrong[np.argsort(-prediction.losses[wrong], kind="stable")[:count]]
 

@@ -53,7 +53,8 @@ def class_balance(counts: Mapping[str, np.ndarray], classes: Sequence[str], titl
     figure, axes = _figure(8, 2.8)
     axis, width = axes[0, 0], 0.8 / len(counts)
     for k, ((split, values), colour) in enumerate(zip(counts.items(), (BLUE, ORANGE, GREEN))):
-        axis.bar(np.arange(len(classes)) + (k - (len(counts) - 1) / 2) * width, values, width, label=split, color=colour)
+        places = np.arange(len(classes)) + (k - (len(counts) - 1) / 2) * width
+        axis.bar(places, values, width, label=split, color=colour)
     axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     axis.set(ylabel="images", title=title)
     axis.legend()
@@ -62,11 +63,11 @@ def class_balance(counts: Mapping[str, np.ndarray], classes: Sequence[str], titl
 
 
 def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float, title: str) -> Figure:
-    """The loss over the logarithm of the learning rate, and the rate suggested."""
+    """The loss over the learning rate, on a logarithmic scale, and the rate suggested."""
     figure, axes = _figure(6.5, 3.4)
     axis = axes[0, 0]
     axis.plot(lrs, losses, color=BLUE)
-    axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"steepest fall: {suggestion:.1e}")
+    axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title,
              ylim=(0.95 * min(losses), min(1.1 * max(losses), 2 * losses[0])))
     axis.legend()

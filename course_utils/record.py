@@ -11,13 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from course_utils import checkpoint
 from course_utils.datasets import Dataset
 from course_utils.evaluate import Prediction, per_class_accuracy
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment, describe, load
-from course_utils.train import Machine, Training
+from course_utils.hardware import Machine, machine_words
+from course_utils.train import Training
 
 Record = dict[str, Any]
 FORMAT = 1  # of a record
@@ -28,7 +27,7 @@ KEYS = {"format", "sample", "experiment", "lr", "data", "parameters", "history",
 
 def origin() -> dict[str, Any]:
     """Commit, machine and versions: where a run takes place. Holds no names of hosts, users or folders."""
-    return {"commit": commit(), "machine": machine(),
+    return {"commit": commit(), "machine": machine_words(),
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}}
 
 
@@ -41,14 +40,6 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def machine() -> str:
-    """The processor, and the GPU if there is one, in words."""
-    cpu = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    words = f"{cpu}, {cores} cores"
-    return f"{torch.cuda.get_device_name()}; {words}" if torch.cuda.is_available() else words
 
 
 def run_name(exp: Experiment) -> str:
@@ -168,7 +159,7 @@ def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, R
     seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
     whole = load(assignment, variant).epochs
     minutes = statistics.fmean(record["seconds"] for _, record in runs) / 60
-    where = sorted({f"{session['machine']}, {record['precision']}" for _, record in runs for session in record["sessions"]})
+    where = sorted({f"{part['machine']}, {record['precision']}" for _, record in runs for part in record["sessions"]})
     links = [f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs]
     return [variant, describe(assignment)["published"], f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",
             f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}",

@@ -9,7 +9,7 @@ from course_utils import experiment, record
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
-SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # figures of a run that its README shows, in order
+SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # a run's figures in its README
 
 
 def adopt(folder: Path, notebook: Path) -> str:

@@ -1,12 +1,10 @@
-"""Training: fit, schedules, LR range test, precision. Accelerate carries device, precision and several processes."""
+"""Training: fit and its step, and the LR range test. Accelerate carries device, precision and several processes."""
 from __future__ import annotations
 
 import copy
-import ctypes
 import dataclasses
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,106 +13,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils import checkpoint
 from course_utils.evaluate import predict
 from course_utils.experiment import CourseError, Experiment
+from course_utils.hardware import Machine
 from course_utils.loader import Batches
+from course_utils.optim import make_optimizer, make_schedule
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how a network is trained."""
-
-    accelerator: Accelerator
-    precision: str  # "fp32" or "bf16"
-
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def placement(self) -> dict[str, Any]:
-        """What ``Batches`` needs to know of it."""
-        return {"device": self.device, "rank": self.accelerator.process_index, "world": self.accelerator.num_processes}
-
-
-def choose_machine(precision: str = "auto") -> Machine:
-    """The best device here, with ``precision`` "fp32", "bf16" or "auto": bf16 where the hardware computes in it."""
-    keep_freed_memory()
-    AcceleratorState._reset_state()  # a notebook may choose anew; Accelerate itself names this call for it
-    if precision == "auto":
-        precision = "bf16" if has_bf16(Accelerator().device) else "fp32"
-        AcceleratorState._reset_state()
-    return Machine(Accelerator(mixed_precision="bf16" if precision == "bf16" else "no"), precision)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether ``device`` has units for bfloat16 products (emulated, it is slower than float32)."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
-    if device.type == "cpu":
-        return torch.cpu.get_capabilities().get("amx_bf16", False) or torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return False
-
-
-def keep_freed_memory() -> None:
-    """Keep glibc from giving the memory of every step back to the system, only to fetch it again (Linux alone).
-
-    Measured on 2 cores, custom ResNet, batch 512: 64 images/s without, 84 with it.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL("libc.so.6")
-    for option, size in ((-1, 2**31 - 1), (-2, 2**28), (-3, 2**30)):  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
-        libc.mallopt(option, size)
-
-
-def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-    """The experiment's optimiser at learning rate ``lr``."""
-    parameters = list(parameters)
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    if exp.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr, weight_decay=exp.weight_decay, fused=fused)
-    return torch.optim.SGD(parameters, lr, momentum=exp.momentum, weight_decay=exp.weight_decay, fused=fused)
-
-
-def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """The experiment's schedule, advanced once an optimiser step; its length comes from the loader.
-
-    One-Cycle (Smith & Topin 2019, arXiv:1708.07120) rises linearly for ``peak_epoch`` epochs and falls linearly to
-    the rate it began with: "without annihilation", the last phase far below that rate, is left out. Like torch's, it
-    moves momentum (Adam's first beta) the opposite way, from 0.95 to 0.85 and back.
-    """
-    steps = exp.epochs * steps_per_epoch
-    if exp.schedule == "one_cycle":
-        return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=steps,
-                          pct_start=exp.peak_epoch / exp.epochs, anneal_strategy="linear",
-                          div_factor=exp.div_factor, final_div_factor=1.0)
-    if exp.schedule == "step":
-        return StepLR(optimizer, max(1, round(exp.step_epochs * steps_per_epoch)), exp.step_gamma)
-    if exp.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, steps)
-    return ConstantLR(optimizer, factor=1.0, total_iters=1)
-
-
-def learning_rates(exp: Experiment, lr: float, steps_per_epoch: int) -> list[float]:
-    """The rate of every optimiser step of the run, from the very schedule that training uses."""
-    optimizer = make_optimizer(exp, [nn.Parameter(torch.zeros(1))], lr)
-    schedule = make_schedule(exp, optimizer, steps_per_epoch)
-    rates = []
-    for _ in range(exp.epochs * steps_per_epoch):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    return rates
 
 
 def loss_of(exp: Experiment, model: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
@@ -128,6 +38,22 @@ def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
     parameters = list(parameters)
     sizes = torch.tensor([p.numel() for p in parameters], device=parameters[0].device)
     return (torch.stack(torch._foreach_norm(parameters, 1)) / sizes).sum()
+
+
+def _prepare(exp: Experiment, model: nn.Module, lr: float, machine: Machine) -> tuple[nn.Module, Optimizer]:
+    model = model.to(machine.device, memory_format=torch.channels_last).train()
+    return machine.accelerator.prepare(model, make_optimizer(exp, model.parameters(), lr))
+
+
+def _step(exp: Experiment, model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor,
+          machine: Machine) -> tuple[Tensor, Tensor]:
+    """One optimiser step; returns loss (scalar) and number of rightly named images, both on the device."""
+    logits = model(x).flatten(1)
+    loss = loss_of(exp, model, logits, y)
+    machine.accelerator.backward(loss)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach(), (logits.detach().argmax(1) == y).sum()
 
 
 @dataclass(frozen=True)
@@ -198,22 +124,6 @@ def _cycle(batches: Batches, steps: int) -> Iterable[tuple[Tensor, Tensor]]:
             yield batch
             steps -= 1
         epoch += 1
-
-
-def _prepare(exp: Experiment, model: nn.Module, lr: float, machine: Machine) -> tuple[nn.Module, Optimizer]:
-    model = model.to(machine.device, memory_format=torch.channels_last).train()
-    return machine.accelerator.prepare(model, make_optimizer(exp, model.parameters(), lr))
-
-
-def _step(exp: Experiment, model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor,
-          machine: Machine) -> tuple[Tensor, Tensor]:
-    """One optimiser step; returns loss (scalar) and number of rightly named images, both on the device."""
-    logits = model(x).flatten(1)
-    loss = loss_of(exp, model, logits, y)
-    machine.accelerator.backward(loss)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach(), (logits.detach().argmax(1) == y).sum()
 
 
 @dataclass
@@ -297,7 +207,7 @@ def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LR
         rate = schedule.get_last_lr()[0]
         loss, right = _step(exp, model, optimizer, x, y, machine)
         schedule.step()
-        totals += torch.stack([loss.double() * len(y), right.double(), torch.full_like(loss, len(y), dtype=torch.float64)])
+        totals += torch.stack([loss.double() * len(y), right.double(), torch.ones_like(loss).double() * len(y)])
     loss, right, images = machine.accelerator.reduce(totals).tolist()
     return {"epoch": epoch, "lr": rate, "train_loss": loss / images,
             "train_accuracy": right / images, "seconds": time.perf_counter() - begun}

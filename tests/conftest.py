@@ -1,0 +1,65 @@
+"""What several test files share."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+from course_utils import hardware
+from course_utils.acquire import data_root
+from course_utils.experiment import REPO, Experiment
+from course_utils.loader import Batches
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture
+def real_root() -> Path:
+    """The folder of the real data; the test is skipped where there is none."""
+    root = data_root()
+    if not (root / "cifar10" / "meta.json").is_file():
+        pytest.skip("no real CIFAR-10: set COURSE_DATA, or run  python -m course_utils data cifar10")
+    return root
+
+
+@pytest.fixture
+def tiny() -> Experiment:
+    """An experiment that trains in a second."""
+    return Experiment(assignment="none", variant="tiny", about="for tests", dataset="cifar10", model="none", epochs=4,
+                      batch_size=16, schedule="one_cycle", peak_epoch=1, lr=0.02, precision="fp32")
+
+
+@pytest.fixture
+def machine() -> hardware.Machine:
+    return hardware.choose_machine("fp32")
+
+
+def toy_images(count: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """8x8 images of two classes, told apart by the bright half: learnt in a few steps."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % 2
+    images = rng.integers(0, 120, (count, 8, 8, 3), dtype=np.uint8)
+    images[labels == 1, :, 4:] += 100
+    images[labels == 0, :, :4] += 100
+    return images, labels
+
+
+def toy_batches(batch_size: int = 16, count: int = 64, **settings) -> Batches:
+    return Batches(*toy_images(count), batch_size, MEAN, STD, **settings)
+
+
+def toy_model(seed: int = 0, dropout: float = 0.1) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(dropout),
+                         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))

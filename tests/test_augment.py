@@ -1,0 +1,127 @@
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from course_utils import augment
+from course_utils.experiment import CourseError, Transform
+from course_utils.sample import draw
+
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+IMAGES = draw("cifar10", {"train": 64}, 0)["train_images"]
+PUBLISHED = (Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5),
+             Transform("coarse_dropout", 0.5), Transform("to_gray", 0.5))
+
+
+def batched(augmentation, images=IMAGES, epoch=0, seed=0):
+    """Float pictures (N, H, W, 3), 0 to 255, from the batched engine."""
+    keys = augment.image_keys(seed, epoch, torch.arange(len(images)))
+    x = augment.BatchedAugment(augmentation, MEAN, STD)(torch.from_numpy(images), keys)
+    return 255 * augment.viewable(x, MEAN, STD)
+
+
+def reference(augmentation, images=IMAGES):
+    """The same from Albumentations."""
+    pipeline = augment.albumentations_pipeline(augmentation, MEAN, STD)
+    out = []
+    for k, image in enumerate(images):
+        pipeline.set_random_seed(k)
+        out.append(pipeline(image=image)["image"])
+    return 255 * (np.stack(out) * STD + MEAN)
+
+
+def test_plain_images_are_only_normalised():
+    np.testing.assert_allclose(batched(()), IMAGES, atol=1e-3)
+    expected = torch.from_numpy(reference(()) / 255 - MEAN) / torch.tensor(STD)
+    got = augment.normalise(torch.from_numpy(IMAGES), MEAN, STD).permute(0, 2, 3, 1)
+    torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_always_flip_and_always_grey_equal_the_reference():
+    for step in ("horizontal_flip", "to_gray"):
+        np.testing.assert_allclose(batched([Transform(step)]), reference([Transform(step)]), atol=0.51)
+    np.testing.assert_allclose(batched([Transform("horizontal_flip")]), IMAGES[:, :, ::-1], atol=2e-3)
+
+
+@pytest.mark.parametrize(("angle", "scale", "x", "y"), [
+    (30, 1, 0, 0), (-45, 1, 0, 0), (0, 1.1, 0, 0), (0, 0.9, 0, 0), (0, 1, 0.0625, 0), (0, 1, 0, -0.0625),
+    (25, 0.93, 0.05, -0.06),
+])
+def test_one_affine_equals_the_reference(angle, scale, x, y):
+    """Equal parameters give equal images but for rounding to whole numbers, which Albumentations does."""
+    sides = {"x": (x, x), "y": (y, y)}
+    pipeline = A.Compose([A.Affine(scale=(scale, scale), rotate=(angle, angle), translate_percent=sides, p=1,
+                                   keep_ratio=True, border_mode=cv2.BORDER_REFLECT_101, strict=True)])
+    expected = np.stack([pipeline(image=image)["image"] for image in IMAGES])
+    step = augment.ShiftScaleRotate(shift=0.0625, scale=0.1, rotate=45)
+    drawn = torch.tensor([angle / 45, (scale - 1) / 0.1, x / 0.0625, y / 0.0625]) / 2 + 0.5
+    pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float()
+    got = augment._resample(pixels, step.matrix(drawn.expand(len(IMAGES), 4), 32)).permute(0, 2, 3, 1)
+    assert np.abs(got.numpy() - expected).mean() < 0.3
+    assert np.abs(got.numpy() - expected).max() < 1.01
+
+
+def test_the_hole_is_one_square_of_the_mean_wholly_inside():
+    black = np.zeros_like(IMAGES)
+    holes = np.abs(batched([Transform("coarse_dropout")], black) - np.round(255 * np.array(MEAN))).max(-1) < 1e-2
+    assert (holes.sum((1, 2)) == 256).all()
+    for hole in holes:
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        assert np.ptp(rows) == np.ptp(columns) == 15
+
+
+def test_both_engines_draw_the_same_distributions():
+    """Of 2,000 draws each: how often a step acts, where holes lie, which way and how far images are moved."""
+    count = 2000
+    black = np.zeros((count, 32, 32, 3), np.uint8)
+    for engine in (batched, reference):
+        covered = (engine([Transform("coarse_dropout", 0.5)], black)[..., 0] > 60).mean(0)
+        np.testing.assert_allclose(covered[16, 16], 0.5 * (16 / 17) ** 2, atol=0.04)  # 16 of 17 places a side
+        np.testing.assert_allclose(covered[0, 0], 0.5 / 17**2, atol=0.006)
+        np.testing.assert_allclose(covered[0, 16], 0.5 / 17, atol=0.02)
+    bar = np.zeros((count, 32, 32, 3), np.uint8)
+    bar[:, 4:8, 10:22] = 255  # a bar above the middle: its centre of mass tells turn, size and shift
+    moments = []
+    for engine in (batched, reference):
+        mass = engine([Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5)], bar)[..., 0]
+        total = mass.sum((1, 2))
+        across, down = ((mass * np.arange(32).reshape(shape)).sum((1, 2)) / total for shape in ((1, 1, 32), (1, 32, 1)))
+        moments.append([np.mean(across), np.std(across), np.mean(down), np.std(down), np.std(total) / np.mean(total),
+                        np.mean(np.abs(mass - bar[..., 0]).sum((1, 2)) < 10)])
+    np.testing.assert_allclose(*moments, rtol=0.08, atol=0.03)
+
+
+def test_draws_depend_on_run_epoch_and_image_alone():
+    first = batched(PUBLISHED)
+    np.testing.assert_array_equal(first, batched(PUBLISHED))
+    np.testing.assert_allclose(batched(PUBLISHED, IMAGES[:10]), first[:10], atol=1e-3)  # whatever the batch
+    for other in (batched(PUBLISHED, epoch=1), batched(PUBLISHED, seed=1)):
+        assert (np.abs(other - first).max((1, 2, 3)) > 1).mean() > 0.8
+
+
+def test_the_number_generator():
+    known = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]  # SplitMix64's first two numbers from seed 0
+    gamma = 0x9E3779B97F4A7C15
+    state = torch.tensor([0, gamma - 2**64])
+    assert [int(v) % 2**64 for v in augment._mix(state)] == known
+    u = augment.uniform(augment.image_keys(0, 1, torch.arange(50_000)), 2, 4).double()
+    assert u.min() >= 0 and u.max() < 1
+    assert (u.mean(0) - 0.5).abs().max() < 0.006 and (u.var(0) - 1 / 12).abs().max() < 0.002
+    assert (torch.corrcoef(u.T) - torch.eye(4)).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(("step", "said"), [
+    (Transform("flip"), "horizontal_flip"),
+    (Transform("coarse_dropout", 0.5, {"max_height": 16}), "Legal: size"),
+    (Transform("coarse_dropout", 0.5, {"size": "16"}), "must be a number"),
+    (Transform("horizontal_flip", 1.5), "between 0 and 1"),
+])
+def test_unlawful_steps_are_refused(step, said):
+    with pytest.raises(CourseError, match=said):
+        augment.BatchedAugment([step], MEAN, STD)
+
+
+def test_a_hole_larger_than_the_image_is_refused():
+    with pytest.raises(CourseError, match="larger than the image"):
+        batched([Transform("coarse_dropout", 1.0, {"size": 40})])

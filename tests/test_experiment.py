@@ -1,0 +1,88 @@
+import dataclasses
+
+import pytest
+
+from course_utils import experiment
+from course_utils.augment import build_steps
+from course_utils.experiment import CourseError, load
+from course_utils.models import build_model
+
+NAME = "cifar10_custom_resnet"
+
+
+@pytest.mark.parametrize("assignment", experiment.assignments())
+@pytest.mark.parametrize("profile", experiment.PROFILES)
+def test_every_variant_is_lawful(assignment, profile):
+    for variant in experiment.describe(assignment)["variants"]:
+        exp = load(assignment, variant, profile)
+        assert exp.data == ("sample" if profile == "smoke" else "real")
+        build_steps(exp.augmentation)
+        build_model(exp.model, 10, **exp.model_settings)
+
+
+def test_the_published_settings():
+    exp = load(NAME)
+    assert (exp.epochs, exp.batch_size, exp.optimizer) == (24, 512, "adam")
+    assert (exp.schedule, exp.peak_epoch) == ("one_cycle", 5)
+    assert [t.name for t in exp.augmentation] == ["horizontal_flip", "shift_scale_rotate", "coarse_dropout"]
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load(NAME).epochs = 3
+
+
+def test_equal_experiments_are_equal():
+    assert load(NAME) == load(NAME)
+    assert load(NAME).as_dict() != load(NAME, seed=1).as_dict()
+
+
+def test_epochs_stretch_the_cycle():
+    assert load(NAME, epochs=12).peak_epoch == 2.5
+    assert load(NAME).replace(epochs=12, peak_epoch=4).peak_epoch == 4
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"variant": "publsihed"}, "Did you mean 'published'"),
+    ({"profile": "fast"}, "full, smoke"),
+    ({"epochs": 0}, "greater than 0"),
+    ({"epochs": 2.5}, "must be int"),
+    ({"epochs": True}, "must be int"),
+    ({"seed": -1}, "between 0 and"),
+    ({"lr": "high"}, "must be float or None"),
+    ({"lr": float("nan")}, "greater than 0"),
+    ({"optimizer": "adamw"}, "adam, sgd"),
+    ({"engine": "kornia"}, "albumentations, torch"),
+    ({"warmup": 3}, "Unknown setting: 'warmup'"),
+    ({"keep": "best"}, "holdout"),
+    ({"patience": 3}, "holdout"),
+    ({"peak_epoch": 24}, "between 0 and epochs"),
+])
+def test_what_cannot_be_is_refused(changes, said):
+    with pytest.raises(CourseError, match=said):
+        load(NAME, **changes)
+
+
+def test_an_unknown_assignment_lists_the_known_ones():
+    with pytest.raises(CourseError, match=NAME):
+        load("cifar10")
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("variant = [", "variants.toml"),
+    ('title = "t"\nnotebook = "n"\ncolour = 1\n[variant.a]\nabout = "x"', "Unknown key: 'colour'"),
+    ('title = "t"\nnotebook = "n"\n[variant.a]\nabout = "x"\nepoch = 3', "Unknown setting of broken:a: 'epoch'"),
+    ('title = "t"\nnotebook = "n"\n[variant.a]\nabout = "x"', "lacks a setting"),
+])
+def test_a_broken_file_is_refused(tmp_path, monkeypatch, text, said):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "variants.toml").write_text(text)
+    monkeypatch.setattr(experiment, "ASSIGNMENTS", tmp_path)
+    with pytest.raises(CourseError, match=said):
+        load("broken")
+
+
+def test_the_table_names_every_setting():
+    text = load(NAME).table()
+    assert all(f.name in text for f in dataclasses.fields(experiment.Experiment))
+    assert "coarse_dropout(p=0.5, size=16)" in text

@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from course_utils import hardware
+
+
+def test_precision_as_asked_for():
+    for precision in ("fp32", "bf16"):  # one after the other in one process, as in a notebook
+        machine = hardware.choose_machine(precision)
+        assert machine.precision == precision
+        assert machine.accelerator.mixed_precision == ("bf16" if precision == "bf16" else "no")
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    ("avx512f avx512_vnni", False), ("avx512f avx512_bf16", True), ("amx_bf16 amx_tile", True), ("", False),
+])
+def test_bf16_only_where_the_processor_has_units_for_it(monkeypatch, flags, expected):
+    monkeypatch.setattr(hardware, "cpu_facts", lambda: {"flags": flags})
+    assert hardware.has_bf16(torch.device("cpu")) is expected
+    if not torch.cuda.is_available():
+        assert hardware.choose_machine("auto").precision == ("bf16" if expected else "fp32")
+
+
+def test_the_machine_in_words_names_no_host():
+    import platform
+
+    words = hardware.machine_words()
+    assert "cores" in words and platform.node() not in words

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from conftest import MEAN, STD, toy_batches, toy_images
+
+from course_utils.experiment import Transform
+from course_utils.loader import make_loaders
+
+STEPS = (Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5))
+
+
+def by_image(batches, epoch):
+    """Every image of an epoch, put back into its place."""
+    out = torch.cat([x for x, _ in batches.epoch(epoch)])
+    return out[batches.order(epoch).argsort()]
+
+
+def test_batches_hold_every_image_once_and_drop_none():
+    batches = toy_batches(10, shuffle=True)
+    seen = list(batches.epoch(1))
+    assert len(seen) == len(batches) == 7
+    assert [len(y) for _, y in seen] == [10] * 6 + [4]
+    assert torch.equal(batches.order(1).sort().values, torch.arange(64))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) and x.dtype == torch.float32 for x, _ in seen)
+
+
+def test_labels_stay_with_their_images():
+    images, _ = toy_images()
+    batches = toy_batches(7, shuffle=True)
+    for (x, y), indices in zip(batches.epoch(3), batches.order(3).split(7)):
+        assert torch.equal(y, indices % 2)
+        expected = (torch.from_numpy(images[indices.numpy()]).permute(0, 3, 1, 2) / 255 - MEAN[0]) / STD[0]
+        torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("engine", ["torch", "albumentations"])
+def test_what_an_image_looks_like_depends_on_the_epoch_alone(engine):
+    same = {"augmentation": STEPS, "engine": engine, "shuffle": True}
+    first = by_image(toy_batches(16, **same), 1)
+    torch.testing.assert_close(by_image(toy_batches(5, **same), 1), first, atol=1e-5, rtol=0)
+    assert not torch.equal(by_image(toy_batches(16, **same), 2), first)
+    assert not torch.equal(by_image(toy_batches(16, **same, seed=1), 1), first)
+
+
+def test_the_number_of_workers_changes_nothing():
+    same = {"augmentation": STEPS, "engine": "albumentations", "shuffle": True, "seed": 4}
+    alone, helped = (list(toy_batches(8, **same, workers=n).epoch(2)) for n in (0, 2))
+    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(alone, helped))
+    assert not torch.equal(alone[0][0], alone[1][0])
+
+
+def test_processes_share_an_epoch_without_overlap():
+    whole = toy_batches(16, shuffle=True, augmentation=STEPS)
+    parts = [toy_batches(16, shuffle=True, augmentation=STEPS, rank=rank, world=2) for rank in (0, 1)]
+    for (x, y), (x0, y0), (x1, y1) in zip(whole.epoch(1), *(part.epoch(1) for part in parts)):
+        assert torch.equal(y[0::2], y0) and torch.equal(y[1::2], y1)
+        torch.testing.assert_close(x[0::2], x0)
+        torch.testing.assert_close(x[1::2], x1)
+
+
+def test_order_differs_by_epoch_and_seed():
+    batches = toy_batches(shuffle=True)
+    assert torch.equal(batches.order(1), toy_batches(shuffle=True).order(1))
+    assert not torch.equal(batches.order(1), batches.order(2))
+    assert not torch.equal(batches.order(1), toy_batches(shuffle=True, seed=1).order(1))
+
+
+def test_held_out_images_are_not_trained_on(tiny):
+    from course_utils.datasets import open_dataset
+
+    data = open_dataset("cifar10", data="sample", train_images=100, test_images=20)
+    placement = {"device": "cpu", "rank": 0, "world": 1}
+    loaders = make_loaders(tiny, data, placement)
+    assert loaders.watch is loaders.test and len(loaders.train.labels) == 100
+    held = make_loaders(tiny.replace(holdout=0.2), data, placement)
+    assert len(held.train.labels) == 80 and len(held.watch.labels) == 20
+    trained = {image.tobytes() for image in held.train.images}
+    assert not trained & {image.tobytes() for image in held.watch.images}
+    assert np.array_equal(held.test.images, data.test_images)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch import nn
+
+from course_utils import anatomy
+from course_utils.models import build_model
+
+# The layers in the order in which the published network runs them: kind, channels or kernel, side of the output.
+CONV, POOL, NORM = nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d
+REST = [nn.ReLU, nn.Dropout]
+PUBLISHED = [
+    CONV, NORM, *REST, CONV, POOL, NORM, *REST, CONV, NORM, *REST, CONV, NORM, *REST, CONV, POOL, NORM, *REST,
+    CONV, POOL, NORM, *REST, CONV, NORM, *REST, CONV, NORM, *REST, POOL, nn.Linear,
+]
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(0)
+    return build_model("custom_resnet", 10)
+
+
+def test_custom_resnet_has_the_published_size(resnet):
+    assert anatomy.count_parameters(resnet) == 6_573_130
+    assert round(anatomy.mult_adds(resnet, (1, 3, 32, 32)) / 1e6, 2) == 379.27
+
+
+def test_custom_resnet_runs_the_published_layers(resnet):
+    ran = []
+    leaves = [m for m in resnet.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(lambda m, *_: ran.append(type(m))) for m in leaves]
+    resnet(torch.zeros(2, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    assert ran == PUBLISHED
+
+
+def test_custom_resnet_has_the_published_block_sizes(resnet):
+    sizes = [tuple(size[1:]) for _, size in anatomy.block_sizes(resnet, (1, 3, 32, 32))]
+    assert sizes == [(64, 32, 32), (128, 16, 16), (128, 16, 16), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 4, 4),
+                     (512, 4, 4), (512, 1, 1), (512,), (10,)]
+
+
+def test_the_residual_sums(resnet):
+    """Without the residual blocks' last batch norm scale, the net is the plain chain of its wide layers."""
+    resnet = build_model("custom_resnet", 10).eval()
+    for block in (resnet.layer1_r, resnet.layer3_r):
+        block[5].weight.data.zero_()
+    x = torch.randn(2, 3, 32, 32)
+    wide = (resnet.prep, resnet.layer1_x, resnet.layer2, resnet.layer3_x)
+    chain = nn.Sequential(*wide, resnet.pool, nn.Flatten(), resnet.fc)
+    torch.testing.assert_close(resnet(x), chain(x))
+
+
+def test_the_summary_is_the_published_one(resnet):
+    text = anatomy.summary(resnet, (1, 3, 32, 32))
+    for line in ("Total params: 6,573,130", "Total mult-adds (M): 379.27", "Params size (MB): 26.29"):
+        assert line in text
+    assert resnet.training  # a summary leaves the mode as it was
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="custom_resnet"):
+        build_model("resnet", 10)
+    with pytest.raises(ValueError, match="Legal: dropout"):
+        build_model("custom_resnet", 10, depth=3)

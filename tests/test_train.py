@@ -1,0 +1,170 @@
+import copy
+
+import pytest
+import torch
+from conftest import toy_batches, toy_model
+from torch import nn
+
+from course_utils import train
+from course_utils.experiment import CourseError
+from course_utils.optim import learning_rates, make_optimizer, make_schedule
+
+QUIET = {"say": lambda _: None}
+
+
+def fit(exp, machine, model=None, **settings):
+    model = model or toy_model()
+    batches = toy_batches(exp.batch_size, shuffle=True, seed=exp.seed)
+    training = train.fit(exp, model, batches, toy_batches(), exp.lr, machine, **QUIET | settings)
+    return model, training
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
+
+
+def test_it_learns(tiny, machine):
+    _, training = fit(tiny.replace(epochs=10), machine)
+    first, last = training.history[0], training.history[-1]
+    assert last["test_accuracy"] == 1 and last["train_loss"] < 0.6 * first["train_loss"]
+    assert [row["epoch"] for row in training.history] == list(range(1, 11))
+
+
+def test_the_engine_equals_a_plain_loop(tiny, machine):
+    """Against torch's own Adam and OneCycleLR, stepped by hand."""
+    model, training = fit(tiny, machine, toy_model(dropout=0))
+    plain = toy_model(dropout=0)
+    optimizer = torch.optim.Adam(plain.parameters(), 0.02)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=16, pct_start=0.25, div_factor=25,
+                                                final_div_factor=1, anneal_strategy="linear")
+    total = 0.0
+    for epoch in range(1, 5):
+        total = 0.0
+        for x, y in toy_batches(16, shuffle=True).epoch(epoch):
+            loss = nn.functional.cross_entropy(plain(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            cycle.step()
+            total += loss.item() * len(y) / 64
+    torch.testing.assert_close(weights(model), weights(plain), rtol=1e-4, atol=1e-5)
+    assert abs(training.history[-1]["train_loss"] - total) < 1e-4
+
+
+def test_the_same_seed_gives_the_same_bits(tiny, machine):
+    (one, _), (two, _) = fit(tiny, machine), fit(tiny, machine)
+    assert torch.equal(weights(one), weights(two))
+    assert not torch.equal(weights(one), weights(fit(tiny.replace(seed=1), machine)[0]))
+
+
+def test_a_cut_training_goes_on_to_the_same_bits(tiny, machine, tmp_path):
+    whole, training = fit(tiny, machine)
+
+    class CutError(Exception):
+        pass
+
+    def cut(line):
+        if line.startswith("epoch   3"):
+            raise CutError
+
+    with pytest.raises(CutError):
+        fit(tiny, machine, folder=tmp_path, say=cut)
+    said = []
+    resumed, again = fit(tiny, machine, toy_model(seed=9), folder=tmp_path, say=said.append, origin={"commit": "b"})
+    assert said[0] == "Resumed after epoch 2 of 4."
+    assert torch.equal(weights(resumed), weights(whole))
+    assert [s["from_epoch"] for s in again.sessions] == [1, 3]
+    drop = {"seconds"}
+    assert [{k: v for k, v in row.items() if k not in drop} for row in again.history] == \
+           [{k: v for k, v in row.items() if k not in drop} for row in training.history]
+    finished, once_more = fit(tiny, machine, toy_model(seed=9), folder=tmp_path)
+    assert torch.equal(weights(finished), weights(whole)) and len(once_more.sessions) == 2
+
+
+def test_the_checkpoint_of_another_experiment_is_refused(tiny, machine, tmp_path):
+    fit(tiny, machine, folder=tmp_path)
+    with pytest.raises(CourseError, match=r"weight_decay: 0\.0 there, 0\.1 asked for"):
+        fit(tiny.replace(weight_decay=0.1), machine, folder=tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny, machine, tmp_path):
+    with pytest.raises(CourseError, match="no longer a number in epoch 1"):
+        fit(tiny.replace(optimizer="sgd", schedule="constant", lr=1e30), machine, folder=tmp_path)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_one_cycle_peaks_where_it_should_and_ends_where_it_began(tiny):
+    exp = tiny.replace(epochs=24, peak_epoch=5, div_factor=100)
+    rates = learning_rates(exp, 0.5, 98)
+    assert len(rates) == 24 * 98
+    assert abs(rates.index(max(rates)) / 98 - 5) < 0.02 and max(rates) == pytest.approx(0.5)
+    assert rates[0] == pytest.approx(0.005) and rates[-1] == pytest.approx(0.005)
+    assert min(rates) == pytest.approx(0.005)  # no annihilation
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    ("constant", [1, 1, 1, 1]), ("step", [1, 1, 0.1, 0.1]), ("cosine", [1, 0.8536, 0.5, 0.1464]),
+])
+def test_other_schedules_at_the_start_of_each_epoch(tiny, schedule, expected):
+    rates = learning_rates(tiny.replace(schedule=schedule, step_epochs=2), 1.0, 10)
+    assert rates[::10] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_optimisers(tiny, name, kind):
+    optimizer = make_optimizer(tiny.replace(optimizer=name, weight_decay=0.01), [nn.Parameter(torch.ones(2))], 0.3)
+    assert type(optimizer) is kind
+    assert optimizer.defaults["lr"] == 0.3 and optimizer.defaults["weight_decay"] == 0.01
+    make_schedule(tiny, optimizer, 10)  # one_cycle moves either's momentum
+
+
+def test_the_l1_penalty_is_the_published_loop():
+    model = toy_model()
+    penalty = train.l1_penalty(model.parameters())
+    loop = sum(nn.functional.l1_loss(p, torch.zeros_like(p)) for p in model.parameters())
+    torch.testing.assert_close(penalty, loop)
+    got = torch.autograd.grad(penalty, list(model.parameters()))
+    expected = torch.autograd.grad(loop, list(model.parameters()))
+    for a, b in zip(got, expected):
+        torch.testing.assert_close(a, b)
+
+
+def test_label_smoothing_and_l1_enter_the_loss(tiny):
+    model, logits, labels = toy_model(), torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    plain = train.loss_of(tiny, model, logits, labels)
+    smooth = train.loss_of(tiny.replace(label_smoothing=0.2), model, logits, labels)
+    assert smooth - plain == pytest.approx(0.2 * 0.5 * 2.0)  # a tenth of the target moves 2.0 logits away
+    with_l1 = train.loss_of(tiny.replace(l1=0.1), model, logits, labels)
+    torch.testing.assert_close(with_l1 - plain, 0.1 * train.l1_penalty(model.parameters()))
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(tiny, machine):
+    exp = tiny.replace(epochs=30, holdout=0.2, keep="best", patience=3, schedule="constant")
+    model, training = fit(exp, machine)
+    accuracies = [row["val_accuracy"] for row in training.history]
+    best = accuracies.index(max(accuracies))
+    assert training.best["epoch"] == best + 1
+    assert len(accuracies) == best + 4 < 30
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), training.best["model"].values()))
+
+
+def test_the_range_test_finds_the_edge_and_touches_nothing(tiny, machine, tmp_path):
+    model = toy_model()
+    before = copy.deepcopy(model.state_dict())
+    exp = tiny.replace(optimizer="sgd", momentum=0.0, range_test_steps=60)
+    batches = toy_batches(shuffle=True)
+    batches.labels = batches.labels[torch.randperm(64).numpy()]  # nothing to learn, so that a large rate must do harm
+    found = train.lr_range_test(exp, model, batches, machine, low=1e-3, high=1e4, folder=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values()))
+    ratios = [b / a for a, b in zip(found.lrs, found.lrs[1:])]
+    assert max(ratios) == pytest.approx(min(ratios)) and found.lrs[0] == pytest.approx(1e-3)
+    lowest = found.lrs[found.losses.index(min(found.losses))]
+    assert found.suggestion == pytest.approx(lowest / 10**0.5)
+    assert found.lrs[0] < found.suggestion < found.lrs[-1] and len(found.lrs) < 60  # it stopped when the loss left
+    kept = train.lr_range_test(exp.replace(epochs=9), nn.Linear(1, 1), toy_batches(), machine, folder=tmp_path)
+    assert kept == found  # the number of epochs does not concern it
+
+
+def test_a_range_test_that_only_rises_says_so():
+    with pytest.raises(CourseError, match="no falling loss"):
+        _ = train.RangeTest([10.0**k for k in range(20)], [float(k) for k in range(20)]).suggestion
