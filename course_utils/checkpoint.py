@@ -50,7 +50,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*-*.pt"))
 
 
-def load(path: Path) -> dict[str, Any]:
+def restore(path: Path) -> dict[str, Any]:
     """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes are not the ones it was written with."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest()[:DIGITS] != path.stem.rsplit("-", 1)[-1]:
@@ -62,7 +62,7 @@ def latest(folder: Path, say: Any = print) -> dict[str, Any] | None:
     """The newest undamaged state in ``folder``, or ``None``. Says which files it had to pass over."""
     for path in reversed(list_checkpoints(folder)):
         try:
-            return load(path)
+            return restore(path)
         except CourseError as error:
             say(f"{error} Going back to the one before.")
     return None

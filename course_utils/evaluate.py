@@ -86,6 +86,8 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     Channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed,
     rectified and enlarged (Selvaraju et al. 2017, arXiv:1610.02391). A map without any evidence is all 0.
     """
+    if len(x) == 0:
+        return x.new_zeros((0, *x.shape[2:]))
     kept: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: kept.append(output))
     was_training = model.training

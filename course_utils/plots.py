@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # Okabe 
 DPI = 110  # of saved figures
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+def _canvas(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure of ``width`` x ``height`` inches and its axes, (rows, columns)."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -28,7 +28,7 @@ def _plain(axis: Axes) -> None:
     axis.grid(alpha=0.25)
 
 
-def save(figure: Figure, path: Path) -> Figure:
+def save_figure(figure: Figure, path: Path) -> Figure:
     """Write ``figure`` as PNG to ``path``, whose folder is made, and hand it back to be shown."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
@@ -37,8 +37,8 @@ def save(figure: Figure, path: Path) -> Figure:
 
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "") -> Figure:
     """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title."""
-    rows = -(-len(images) // columns)
-    figure, axes = _figure(1.25 * columns, 1.5 * rows + 0.4, rows, columns)
+    rows = max(1, -(-len(images) // columns))
+    figure, axes = _canvas(1.25 * columns, 1.5 * rows + 0.4, rows, columns)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, titles):
@@ -50,7 +50,7 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
 
 def class_balance(counts: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
     """Images a class, one bar for each split in ``counts``."""
-    figure, axes = _figure(8, 2.8)
+    figure, axes = _canvas(8, 2.8)
     axis, width = axes[0, 0], 0.8 / len(counts)
     for k, ((split, values), colour) in enumerate(zip(counts.items(), (BLUE, ORANGE, GREEN))):
         places = np.arange(len(classes)) + (k - (len(counts) - 1) / 2) * width
@@ -64,7 +64,7 @@ def class_balance(counts: Mapping[str, np.ndarray], classes: Sequence[str], titl
 
 def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float, title: str) -> Figure:
     """The loss over the learning rate, on a logarithmic scale, and the rate suggested."""
-    figure, axes = _figure(6.5, 3.4)
+    figure, axes = _canvas(6.5, 3.4)
     axis = axes[0, 0]
     axis.plot(lrs, losses, color=BLUE)
     axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
@@ -77,13 +77,13 @@ def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float,
 
 def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure:
     """The learning rate of every step, over epochs."""
-    figure, axes = _figure(6.5, 2.8)
+    figure, axes = _canvas(6.5, 2.8)
     axis = axes[0, 0]
     axis.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=BLUE)
     peak = int(np.argmax(rates))
     axis.annotate(f"peak {rates[peak]:.1e} at epoch {peak / steps_per_epoch:.1f}",
-                  (peak / steps_per_epoch, rates[peak]), xytext=(8, -4), textcoords="offset points", va="top")
-    axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, None))
+                  (peak / steps_per_epoch, rates[peak]), xytext=(10, 0), textcoords="offset points")
+    axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, 1.1 * rates[peak]))
     _plain(axis)
     return figure
 
@@ -93,7 +93,7 @@ def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     other = "val" if "val_loss" in history[0] else "test"
     names = {"train": "training, augmented", "test": "test, plain", "val": "held out, plain"}
     epochs = [row["epoch"] for row in history]
-    figure, axes = _figure(9, 3.4, 1, 2)
+    figure, axes = _canvas(9, 3.4, 1, 2)
     for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
         for split, colour, mark in (("train", BLUE, "o"), (other, ORANGE, "s")):
             axis.plot(epochs, [factor * row[f"{split}_{what}"] for row in history], color=colour, marker=mark,
@@ -109,7 +109,7 @@ def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Accuracy of each class (0 to 1), the best first."""
     order = np.argsort(accuracy)
-    figure, axes = _figure(6.5, 0.28 * len(classes) + 1)
+    figure, axes = _canvas(6.5, 0.28 * len(classes) + 1)
     axis = axes[0, 0]
     bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
@@ -121,7 +121,7 @@ def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figur
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix (classes, classes): true class down, predicted class across, counts as numbers."""
     side = 0.5 * len(classes) + 1.8
-    figure, axes = _figure(side, side)
+    figure, axes = _canvas(side, side)
     axis = axes[0, 0]
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -135,10 +135,10 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def grad_cam(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
+def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
     """``images`` (N, H, W, 3), 0 to 1, above themselves with ``heat`` (N, H, W), 0 to 1, laid over."""
-    rows = -(-len(images) // columns)
-    figure, axes = _figure(1.25 * columns, 2.7 * rows + 0.4, 2 * rows, columns)
+    rows = max(1, -(-len(images) // columns))
+    figure, axes = _canvas(1.25 * columns, 2.7 * rows + 0.4, 2 * rows, columns)
     for axis in axes.flat:
         axis.axis("off")
     for k, (image, map_, text) in enumerate(zip(images, heat, titles)):

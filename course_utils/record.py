@@ -103,8 +103,9 @@ def read(path: Path) -> Record:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CourseError(f"{path} is no record: {error}") from error
-    if not isinstance(record, dict) or KEYS - set(record):
-        raise CourseError(f"{path} is no whole record: it lacks {', '.join(sorted(KEYS - set(record)))}.")
+    missing = KEYS - set(record if isinstance(record, dict) else ())
+    if missing:
+        raise CourseError(f"{path} is no whole record: it lacks {', '.join(sorted(missing))}.")
     _check_agrees(record, path)
     return record
 
@@ -139,8 +140,11 @@ def results(assignment: str) -> dict[str, Record]:
     return found
 
 
-def table(assignment: str) -> str:
-    """Markdown: one row for each variant and number of epochs, mean over its seeds, from the records alone."""
+def table(assignment: str, links: bool = True) -> str:
+    """Markdown: one row for each variant and number of epochs, mean over its seeds, from the records alone.
+
+    The last column, with ``links``, leads to the executed notebooks, as seen from the repository's root.
+    """
     groups: dict[tuple[str, int], list[tuple[str, Record]]] = {}
     for name, record in results(assignment).items():
         key = (record["experiment"]["variant"], record["experiment"]["epochs"])
@@ -150,7 +154,7 @@ def table(assignment: str) -> str:
     head = ["variant", "published", "test accuracy, ours", "epochs", "parameters", "training time", "machine", "run"]
     rows = [_row(assignment, variant, epochs, runs) for (variant, epochs), runs in sorted(groups.items())]
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line if links else line[:-1]) + " |" for line in lines)
 
 
 def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, Record]]) -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from course_utils import experiment, record
@@ -49,7 +50,8 @@ def report(check: bool = False) -> list[Path]:
 
 def _wanted() -> dict[Path, dict[str, str]]:
     names = experiment.assignments()
-    wanted = {REPO / "README.md": {"results": "\n\n".join(_section(name) for name in names)}}
+    wanted = {REPO / "README.md": {"figure": _lead_figure(names),
+                                   "results": "\n\n".join(_section(name) for name in names)}}
     for name in names:
         up = record.table(name).replace(f"(assignments/{name}/", "(")
         wanted[ASSIGNMENTS / name / "README.md"] = {"results": up, "figures": _figures(name)}
@@ -59,6 +61,14 @@ def _wanted() -> dict[Path, dict[str, str]]:
 def _section(assignment: str) -> str:
     title = experiment.describe(assignment)["title"]
     return f"**[{title}](assignments/{assignment}/README.md)**\n\n{record.table(assignment)}"
+
+
+def _lead_figure(names: Sequence[str]) -> str:
+    """The first published run's mistakes, seen through Grad-CAM."""
+    found = [path for name in names for path in sorted((REPO / "images" / name).glob("*-grad_cam.png"))]
+    if not found:
+        return "_No run yet._"
+    return f"![What a network looked at when it was surest and wrong]({found[0].relative_to(REPO).as_posix()})"
 
 
 def _figures(assignment: str) -> str:

@@ -9,7 +9,7 @@ STATE = {"model": {"w": torch.arange(5.0)}, "history": [{"epoch": 1, "loss": 0.5
 
 def test_there_and_back(tmp_path):
     path = checkpoint.save(tmp_path, 1, STATE)
-    loaded = checkpoint.load(path)
+    loaded = checkpoint.restore(path)
     assert torch.equal(loaded["model"]["w"], STATE["model"]["w"]) and loaded["history"] == STATE["history"]
     assert torch.load(path, weights_only=True)["best"] is None
 
@@ -17,7 +17,7 @@ def test_there_and_back(tmp_path):
 def test_the_newest_few_stay(tmp_path):
     for epoch in (1, 2, 3, 11):
         checkpoint.save(tmp_path, epoch, {"epoch": epoch})
-    assert [checkpoint.load(path)["epoch"] for path in checkpoint.list_checkpoints(tmp_path)] == [3, 11]
+    assert [checkpoint.restore(path)["epoch"] for path in checkpoint.list_checkpoints(tmp_path)] == [3, 11]
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".pt", ".pt"]
 
 
@@ -29,7 +29,7 @@ def test_a_damaged_one_is_said_and_passed_over(tmp_path, harm):
     newest = checkpoint.save(tmp_path, 2, {"epoch": 2})
     newest.write_bytes(harm(newest.read_bytes()))
     with pytest.raises(CourseError, match="SHA-256"):
-        checkpoint.load(newest)
+        checkpoint.restore(newest)
     said = []
     assert checkpoint.latest(tmp_path, said.append)["epoch"] == 1
     assert newest.name in said[0]

@@ -78,6 +78,11 @@ def test_grad_cam_equals_its_formula_on_a_network():
     torch.testing.assert_close(heat, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_grad_cam_of_no_images():
+    model = toy_model()
+    assert evaluate.grad_cam(model, model[0], torch.zeros(0, 3, 8, 8), torch.zeros(0).long()).shape == (0, 8, 8)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_grad_cam_restores_the_mode(mode):
     model = toy_model().train(mode)

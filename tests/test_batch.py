@@ -1,0 +1,52 @@
+import nbformat
+import pytest
+
+from course_utils import batch
+from course_utils.__main__ import main
+from course_utils.experiment import CourseError, load
+
+
+def notebook(path, *cells):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    book.cells[0].metadata["tags"] = ["parameters"]
+    book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(book, path)
+    return path
+
+
+def test_a_notebook_runs_and_forgets_its_paths(tmp_path):
+    source = notebook(tmp_path / "book.ipynb", "a: int = 1", "print(a + 1)")
+    assert batch._papermill(source, tmp_path / "out.ipynb", {"a": 41}, "smoke") is None
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "42" in text and str(tmp_path) not in text
+
+
+def test_an_error_is_told_in_its_own_words(tmp_path):
+    source = notebook(tmp_path / "book.ipynb", "a: int = 1", "raise ValueError('too bad')")
+    assert "ValueError: too bad" in batch._papermill(source, tmp_path / "out.ipynb", {}, "smoke")
+
+
+def test_success_without_a_record_is_not_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "REPO", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    notebook(tmp_path / "notebooks" / "03_cifar10_custom_resnet.ipynb",
+             "VARIANT: str = ''\nPROFILE: str = ''\nSEED: int = 0\nOUTPUT_DIR: str = None")
+    outcome = batch.run(load("cifar10_custom_resnet", profile="smoke"), folder=tmp_path / "out")
+    assert not outcome.done and "no record" in outcome.status
+    assert "failed" in batch.show([outcome]) and outcome.executed.exists()
+
+
+def test_an_unknown_parameter_stops_before_anything_runs():
+    with pytest.raises(CourseError, match="Did you mean 'EPOCHS'"):
+        batch.run(load("cifar10_custom_resnet", profile="smoke"), {"EPOCH": 3})
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["run", "cifar10"], "Unknown assignment: 'cifar10'"),
+    (["run", "cifar10_custom_resnet:fast"], "published"),
+    (["data", "mnist"], "cifar10"),
+    (["adopt", "nowhere"], "no executed notebook"),
+])
+def test_wrong_words_are_answered_with_the_right_ones(words, said, capsys):
+    assert main(words) == 2
+    assert said in capsys.readouterr().err

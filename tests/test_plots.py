@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from course_utils import plots
+
+CLASSES = ("cat", "dog", "frog")
+IMAGES = np.random.default_rng(0).random((5, 8, 8, 3))
+COUNTS = {"train": np.array([5, 4, 3]), "test": np.array([1, 1, 1])}
+HISTORY = [{"epoch": k, "train_loss": 2.0 / k, "train_accuracy": 0.3 * k, "test_loss": 1.8 / k,
+            "test_accuracy": 0.32 * k} for k in (1, 2, 3)]
+FIGURES = {
+    "image_grid": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "five"),
+    "class_balance": lambda: plots.class_balance(COUNTS, CLASSES, "t"),
+    "range_test": lambda: plots.range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t"),
+    "schedule": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t"),
+    "curves": lambda: plots.curves(HISTORY, "t"),
+    "per_class": lambda: plots.per_class(np.array([0.5, 0.9, 0.7]), CLASSES, "t"),
+    "confusion": lambda: plots.confusion(np.array([[5, 1, 0], [0, 4, 2], [1, 1, 1]]), CLASSES, "t"),
+    "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[..., 0], list("abcde"), "t", columns=3),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_draws_and_is_saved(name, tmp_path):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    assert plots.save_figure(figure, tmp_path / "new" / f"{name}.png") is figure
+    assert (tmp_path / "new" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_network_without_mistakes_still_gets_its_figures(tmp_path):
+    for figure in (plots.image_grid(IMAGES[:0], [], 9), plots.heat_maps(IMAGES[:0], IMAGES[:0, ..., 0], [], "none")):
+        plots.save_figure(figure, tmp_path / "empty.png")
+
+
+@pytest.mark.parametrize("name", ["range_test", "schedule", "curves", "confusion"])
+def test_axes_have_names(name):
+    for axis in FIGURES[name]().axes:
+        assert axis.get_xlabel() and axis.get_ylabel()
+
+
+def test_the_curves_show_the_history():
+    figure = FIGURES["curves"]()
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[1].lines}
+    np.testing.assert_allclose(lines["test, plain"], [32, 64, 96])
+    shown = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    assert shown == {"training, augmented", "test, plain"}

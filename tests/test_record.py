@@ -1,0 +1,141 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from course_utils import experiment, record, report
+from course_utils.datasets import open_dataset
+from course_utils.evaluate import Prediction
+from course_utils.experiment import CourseError, load
+from course_utils.hardware import choose_machine
+from course_utils.train import Training
+
+NAME = "cifar10_custom_resnet"
+
+
+def finished(seed=0, epochs=3, right=70, profile="full"):
+    """A record as a run of 100 test images, ``right`` of them named rightly, would leave it."""
+    exp = load(NAME, profile=profile, seed=seed, epochs=epochs)
+    data = open_dataset("cifar10", data="sample", train_images=20, test_images=100)
+    if profile == "full":
+        object.__setattr__(data, "is_sample", False)
+    logits = np.eye(10, dtype=np.float32)[data.test_labels]
+    logits[right:] = np.roll(logits[right:], 1, axis=1)
+    prediction = Prediction(logits, data.test_labels)
+    rows = [{"epoch": k, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5, "seconds": 60.0, "test_loss": 1.0,
+             "test_accuracy": prediction.accuracy} for k in range(1, epochs + 1)]
+    training = Training(rows, [{"from_epoch": 1, **record.origin()}])
+    return record.make(exp, data, 0.01, 6_573_130, training, prediction, choose_machine("fp32"))
+
+
+def test_there_and_back(tmp_path):
+    made = finished()
+    assert record.read(record.write(made, tmp_path)) == json.loads(json.dumps(made))
+    assert made["final"]["accuracy"] == pytest.approx(0.7) and made["seconds"] == 180
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_it_holds_no_names_of_this_machine(tmp_path):
+    import getpass
+    import platform
+
+    text = record.write(finished(), tmp_path).read_text()
+    assert str(experiment.REPO) not in text and platform.node() not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+@pytest.mark.parametrize(("edit", "said"), [
+    (lambda r: r["final"].update(accuracy=0.91), "final accuracy"),
+    (lambda r: r["history"][-1].update(test_accuracy=0.91), "last epoch's"),
+    (lambda r: r["final"]["per_class"].update({"plain disc": 1.0}), "classes'"),
+    (lambda r: r.update(seconds=1.0), "seconds"),
+    (lambda r: r["history"].pop(0), "epochs"),
+    (lambda r: r.pop("data"), "lacks data"),
+])
+def test_an_edited_record_is_refused(tmp_path, edit, said):
+    made = copy.deepcopy(finished())
+    edit(made)
+    with pytest.raises(CourseError, match=said):
+        record.read(record.write(made, tmp_path))
+
+
+def test_what_is_no_record_is_refused(tmp_path):
+    for text in ("{", "[]", "3"):
+        (tmp_path / "record.json").write_text(text)
+        with pytest.raises(CourseError, match="record"):
+            record.read(tmp_path / "record.json")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CourseError, match="OUTPUT_DIR"):
+        record.run_folder(load(NAME), tmp_path / "file" / "out")
+
+
+def test_a_smoke_run_starts_afresh_and_a_full_one_goes_on(tmp_path):
+    (tmp_path / "epoch-0001-ab.pt").touch()
+    record.run_folder(load(NAME), tmp_path)
+    assert (tmp_path / "epoch-0001-ab.pt").exists()
+    record.run_folder(load(NAME, profile="smoke"), tmp_path)
+    assert not (tmp_path / "epoch-0001-ab.pt").exists()
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A copy of the READMEs and variants, without results."""
+    for path in ("README.md", f"assignments/{NAME}/README.md", f"assignments/{NAME}/variants.toml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text((experiment.REPO / path).read_text())
+    for module in (experiment, record, report):
+        monkeypatch.setattr(module, "ASSIGNMENTS", tmp_path / "assignments")
+        monkeypatch.setattr(module, "REPO", tmp_path)
+    return tmp_path
+
+
+def run_in(folder, **settings):
+    folder.mkdir()
+    record.write(finished(**settings), folder)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "curves.png").write_bytes(b"png")
+    (folder / "03.ipynb").write_text("{}")
+    return folder
+
+
+def test_an_adopted_run_appears_in_the_readmes(house):
+    for seed, right in ((0, 70), (1, 74)):
+        name = report.adopt(run_in(house / f"run{seed}", seed=seed, right=right), house / f"run{seed}" / "03.ipynb")
+    assert name == "published-3epochs-seed1"
+    report.report()
+    text = (house / "README.md").read_text()
+    assert "**72.00 %** ± 2.83 (2 seeds)" in text and "3 of 24, schedule made for 3" in text
+    assert f"(assignments/{NAME}/runs/published-3epochs-seed1.ipynb)" in text
+    own = (house / "assignments" / NAME / "README.md").read_text()
+    assert "(runs/published-3epochs-seed0.ipynb)" in own
+    assert f"../../images/{NAME}/published-3epochs-seed0-curves.png" in own
+    assert report.report(check=True) == []
+
+
+def test_a_changed_digit_is_found(house):
+    report.adopt(run_in(house / "run"), house / "run" / "03.ipynb")
+    report.report()
+    path = house / "README.md"
+    path.write_text(path.read_text().replace("70.00 %", "90.00 %"))
+    assert report.report(check=True) == [path]
+    assert "90.00 %" in path.read_text()  # a check writes nothing
+
+
+def test_a_run_on_the_sample_is_no_result(house):
+    folder = run_in(house / "run", profile="smoke", epochs=2)
+    with pytest.raises(CourseError, match="sample"):
+        report.adopt(folder, folder / "03.ipynb")
+
+
+def test_missing_markers_are_named(house):
+    (house / "README.md").write_text("nothing")
+    with pytest.raises(CourseError, match="markers"):
+        report.report()
+
+
+def test_the_readmes_are_what_the_records_give():
+    assert report.report(check=True) == []
