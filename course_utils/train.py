@@ -156,7 +156,8 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         done = Training(state["history"], state["sessions"], state["best"])
-        say(f"Resumed after epoch {len(done.history)} of {exp.epochs}.")
+        say("\n".join([f"Resumed after epoch {len(done.history)} of {exp.epochs}. So far:",
+                       *(_line(exp, row) for row in done.history)]))
     if not _finished(exp, done):
         done.sessions.append({"from_epoch": len(done.history) + 1, **(origin or {})})
     while not _finished(exp, done):
