@@ -22,7 +22,7 @@ Record = dict[str, Any]
 FORMAT = 1  # of a record
 VERSIONS = ("torch", "accelerate", "numpy", "albumentations")
 KEYS = {"format", "sample", "experiment", "lr", "data", "parameters", "history", "final", "seconds", "precision",
-        "device", "sessions", "evaluated"}
+        "device", "memory_format", "sessions", "evaluated"}
 
 
 def origin() -> dict[str, Any]:
@@ -84,6 +84,7 @@ def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: T
         "seconds": sum(row["seconds"] for row in training.history),
         "precision": machine.precision,
         "device": machine.device.type,
+        "memory_format": "channels_last",
         "sessions": training.sessions,
         "evaluated": origin(),
     }

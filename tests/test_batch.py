@@ -3,7 +3,7 @@ import pytest
 
 from course_utils import batch
 from course_utils.__main__ import main
-from course_utils.experiment import CourseError, load
+from course_utils.experiment import REPO, CourseError, load
 
 
 def notebook(path, *cells):
@@ -39,6 +39,17 @@ def test_success_without_a_record_is_not_done(tmp_path, monkeypatch):
 def test_an_unknown_parameter_stops_before_anything_runs():
     with pytest.raises(CourseError, match="Did you mean 'EPOCHS'"):
         batch.run(load("cifar10_custom_resnet", profile="smoke"), {"EPOCH": 3})
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("VARIANT", "publish", "Did you mean 'published'? Legal: published."),
+    ("SEED", "one", "seed = 'one': must be int."),
+])
+def test_an_unlawful_value_stops_the_notebook_in_its_first_cells(tmp_path, name, value, said):
+    source = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb"
+    assert said in batch._papermill(source, tmp_path / "out.ipynb", {name: value}, "smoke")
+    ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
+    assert len(ran) < 8
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -1,0 +1,24 @@
+"""The smoke profile does what it promises: the assignment's own net learns the drawn sample within its few steps."""
+import pytest
+import torch
+
+from course_utils import train
+from course_utils.datasets import open_dataset
+from course_utils.evaluate import predict
+from course_utils.experiment import assignments, load
+from course_utils.hardware import choose_machine
+from course_utils.loader import make_loaders
+from course_utils.models import build_model
+
+
+@pytest.mark.parametrize("assignment", assignments())
+def test_the_net_passes_80_percent_on_the_sample(assignment):
+    exp = load(assignment, profile="smoke", seed=1)  # not the notebook's own seed
+    data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)
+    machine = choose_machine(exp.precision)
+    loaders = make_loaders(exp, data, machine.placement)
+    torch.manual_seed(exp.seed)
+    model = build_model(exp.model, len(data.classes), **exp.model_settings)
+    lr = exp.lr or train.lr_range_test(exp, model, loaders.train, machine).suggestion
+    train.fit(exp, model, loaders.train, loaders.watch, lr, machine, say=lambda _: None)
+    assert predict(model, loaders.test, machine.precision).accuracy > 0.8
