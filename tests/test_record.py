@@ -36,6 +36,12 @@ def test_there_and_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
 
+def test_in_words_every_number_is_the_records():
+    text = record.in_words(finished(epochs=2))
+    for words in ("70.00% of 100 test images", "after 2 of 2 epochs", "2.0 minutes", "seed 0", "loss ended at 1."):
+        assert words in text
+
+
 def test_it_holds_no_names_of_this_machine(tmp_path):
     import getpass
     import platform
