@@ -7,6 +7,7 @@ is made of it says "sample": its accuracies mean nothing beyond "the code runs a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -27,15 +28,24 @@ def draw(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.ndarra
         raise unknown("sample", name, SIDE)
     arrays = {}
     for stream, (split, count) in enumerate(counts.items()):
-        rng = np.random.default_rng([seed, stream])
-        labels = rng.permutation(np.arange(count, dtype=np.int64) % len(CLASSES[name]))
-        images = np.empty((count, SIDE[name], SIDE[name], 3), np.uint8)
-        for label in range(len(CLASSES[name])):
-            rows = np.flatnonzero(labels == label)
-            for part in np.array_split(rows, -(-len(rows) // 64) or 1):  # small parts stay in the cache
-                images[part] = _draw_images(label, len(part), SIDE[name], rng)
-        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _draw_split(name, count, [seed, stream])
     return arrays
+
+
+def _draw_split(name: str, count: int, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    side, classes = SIDE[name], len(CLASSES[name])
+    labels = np.random.default_rng(seeds).permutation(np.arange(count, dtype=np.int64) % classes)
+    images = np.empty((count, side, side, 3), np.uint8)
+
+    def draw_class(label: int) -> None:
+        rng = np.random.default_rng([*seeds, label])
+        rows = np.flatnonzero(labels == label)
+        for part in np.array_split(rows, len(rows) // 64 + 1):  # small parts stay in the cache
+            images[part] = _draw_images(label, len(part), side, rng)
+
+    with ThreadPoolExecutor() as pool:  # NumPy computes outside the interpreter's lock
+        list(pool.map(draw_class, range(classes)))
+    return images, labels
 
 
 def _draw_images(label: int, count: int, side: int, rng: np.random.Generator) -> np.ndarray:

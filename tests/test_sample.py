@@ -24,9 +24,14 @@ def test_deterministic():
 
 
 def test_quick():
-    begun = time.process_time()
-    sample.draw("cifar10", {"train": 2000}, 0)
-    assert time.process_time() - begun < 2
+    """Under 2 s for 2,000 images, the best of three: a busy machine is not the drawing's fault."""
+    for name in sample.SIDE:
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            sample.draw(name, {"train": 2000}, 0)
+            seconds.append(time.perf_counter() - begun)
+        assert min(seconds) < 2, name
 
 
 def test_a_linear_classifier_fails_on_it():
