@@ -64,6 +64,9 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{exp.assignment}:{exp.variant}, profile {exp.profile} ...", flush=True)
         outcomes.append(batch.run(exp, changes))
     print(batch.show(outcomes))
+    for out in outcomes:
+        if not out.done:
+            print(f"\n{out.notebook}, {out.variant}: {out.status}", file=sys.stderr)
     return 0 if all(out.done for out in outcomes) else 1
 
 

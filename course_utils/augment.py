@@ -10,6 +10,7 @@ epochs. The number generator is SplitMix64 (Steele, Lea, Flood 2014), used as a 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ class HorizontalFlip:
     draws: ClassVar[int] = 0  # random numbers an image needs, besides the one that decides on p
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
-        return torch.diag(torch.tensor([-1.0, 1.0, 1.0], device=u.device)).expand(len(u), 3, 3)
+        mirror = torch.eye(3, device=u.device)
+        mirror[0, 0] = -1
+        return mirror.expand(len(u), 3, 3)
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
         import albumentations as A
@@ -50,7 +53,7 @@ class ShiftScaleRotate:
     As Albumentations 2 does it: the shift is cut to whole pixels, one scale serves both axes.
     """
 
-    shift: float = 0.0625  # largest shift along each axis, share of the image's side
+    shift: float = 0.0625  # largest shift along each axis, share of the image's side (at 32 pixels: below 2, so 1)
     scale: float = 0.1  # largest change of scale, so 0.1 is 0.9 to 1.1
     rotate: float = 45.0  # largest angle, degrees
     draws: ClassVar[int] = 4
@@ -109,7 +112,7 @@ class ToGray:
     draws: ClassVar[int] = 0
 
     def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)
+        weights = _channels((0.299, 0.587, 0.114), x.device)
         return torch.where(on.view(-1, 1, 1, 1), (x * weights).sum(1, keepdim=True), x)
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
@@ -148,17 +151,20 @@ def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]
 def normalise(images: Tensor, mean: Colour, std: Colour) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels last in memory, about mean 0 and deviation 1."""
     x = images.permute(0, 3, 1, 2).float()
-    return (x / 255 - _channels(mean, x)) / _channels(std, x)
+    return (x / 255 - _channels(mean, x.device)) / _channels(std, x.device)
 
 
 def viewable(x: Tensor, mean: Colour, std: Colour) -> np.ndarray:
     """Normalised (B, 3, H, W) back to pictures: float32 (B, H, W, 3), 0 to 1."""
     pixels = x.detach().cpu().float()
-    return (pixels * _channels(std, pixels) + _channels(mean, pixels)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    pictures = pixels * _channels(std, pixels.device) + _channels(mean, pixels.device)
+    return pictures.clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
-def _channels(values: Colour, like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, 3, 1, 1)
+@functools.lru_cache(maxsize=64)
+def _channels(values: Colour, device: torch.device) -> Tensor:
+    """float32 (1, 3, 1, 1), made once for each device: making it there anew would wait for the device every time."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
 
 
 class BatchedAugment:
@@ -173,7 +179,7 @@ class BatchedAugment:
         if not self.steps:
             return normalise(images, self.mean, self.std)
         x = images.permute(0, 3, 1, 2).float()
-        mean = 255 * _channels(self.mean, x)
+        mean = 255 * _channels(self.mean, x.device)
         geometry: Tensor | None = None
         for number, (p, step) in enumerate(self.steps):
             u = uniform(keys, number, 1 + step.draws)
@@ -186,15 +192,16 @@ class BatchedAugment:
             x, geometry = _resample(x, geometry), None
             x = step.pixels(x, u[:, 1:], on, mean)
         x = _resample(x, geometry)
-        return (x - mean) / (255 * _channels(self.std, x))
+        return (x - mean) / (255 * _channels(self.std, x.device))
 
 
 def _resample(x: Tensor, matrix: Tensor | None) -> Tensor:
     """Each image of ``x`` (B, 3, H, W) seen through its ``matrix`` (B, 3, 3), in pixels from the centre."""
     if matrix is None:
         return x
-    half = torch.tensor([x.shape[3] - 1, x.shape[2] - 1], device=x.device) / 2
-    theta = matrix[:, :2] * torch.cat([half, torch.ones(1, device=x.device)]) / half.view(1, 2, 1)
+    half = (x.shape[3] - 1) / 2  # pixels from the centre to the border; images are square
+    theta = matrix[:, :2].clone()
+    theta[:, :, 2] /= half  # turn and scale have no unit, so only the shift changes: to shares of half the side
     # Corners aligned: the border mirrors about the middle of its pixel, which is OpenCV's BORDER_REFLECT_101.
     grid = F.affine_grid(theta, list(x.shape), align_corners=True)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=True)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ class Outcome:
 
     notebook: str
     variant: str
-    status: str  # "done", or "failed: ..." with the first line of the error
+    status: str  # "done", or "failed: ..." with the error's message
     accuracy: float | None  # on the test images, 0 to 1
     seconds: float  # wall clock, start of the kernel included
     executed: Path  # the executed notebook
@@ -45,8 +46,8 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
             raise unknown(f"parameter of {notebook.name}", name, legal)
 
 
-def run(exp: Experiment, parameters: Mapping[str, Any] | None = None, folder: Path | None = None) -> Outcome:
-    """Run the experiment's notebook with ``parameters`` besides VARIANT, PROFILE and SEED.
+def run(exp: Experiment, parameters: Mapping[str, Any] | None = None, output_dir: Path | None = None) -> Outcome:
+    """Run the experiment's notebook with ``parameters`` besides VARIANT, PROFILE, SEED and OUTPUT_DIR.
 
     It counts as done only when papermill succeeded **and** the notebook's last cell wrote a whole record.
     """
@@ -54,11 +55,11 @@ def run(exp: Experiment, parameters: Mapping[str, Any] | None = None, folder: Pa
     source = REPO / "notebooks" / f"{name}.ipynb"
     parameters = {"VARIANT": exp.variant, "PROFILE": exp.profile, "SEED": exp.seed} | dict(parameters or {})
     check_parameters(source, parameters)
-    folder = record.run_folder(exp, folder)
+    folder = record.run_folder(exp, output_dir)
     executed = folder / f"{name}.ipynb"
     (folder / "record.json").unlink(missing_ok=True)
     begun = time.monotonic()
-    error = _papermill(source, executed, parameters | {"OUTPUT_DIR": _shown(folder)}, exp.profile)
+    error = _papermill(source, executed, parameters | {"OUTPUT_DIR": _shown(folder.parent)}, exp.profile)
     accuracy = None
     if error is None:
         try:
@@ -90,26 +91,21 @@ def _papermill(source: Path, executed: Path, parameters: Mapping[str, Any], prof
                 code = None
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
         if output.exists():
-            clean(output, source)
-            executed.write_bytes(output.read_bytes())
+            executed.write_text(record.without_paths(output), encoding="utf-8")
         if code == 0:
             return None
         if code is None:
             return f"no end within {CELL_SECONDS[profile] + MARGIN} s"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else f"papermill ended with {code}"
+        return _first_words(log.read_text(errors="replace")) or f"papermill ended with {code}"
 
 
-def clean(path: Path, source: Path) -> None:
-    """Take out of an executed notebook what only this machine knows: the paths that papermill notes down."""
-    import nbformat
-
-    notebook = nbformat.read(path, as_version=4)
-    noted = notebook.metadata.get("papermill", {})
-    noted.update(input_path=source.name, output_path=path.name)
-    nbformat.write(notebook, path)
+def _first_words(log: str) -> str:
+    """The message of the last exception in ``log``, all its lines; else the last line."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    begins = [k for k, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return "\n".join(lines[begins[-1] if begins else -1:])
 
 
 def show(outcomes: Sequence[Outcome]) -> str:
@@ -117,6 +113,7 @@ def show(outcomes: Sequence[Outcome]) -> str:
     rows = [("notebook", "variant", "status", "accuracy", "seconds", "executed notebook")]
     for out in outcomes:
         accuracy = "" if out.accuracy is None else f"{out.accuracy:.2%}"
-        rows.append((out.notebook, out.variant, out.status, accuracy, f"{out.seconds:.0f}", _shown(out.executed)))
+        status = out.status.splitlines()[0]
+        rows.append((out.notebook, out.variant, status, accuracy, f"{out.seconds:.0f}", _shown(out.executed)))
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -14,7 +14,8 @@ from course_utils.experiment import CourseError
 
 STALL_SECONDS = 30  # without a single byte: the host hangs
 PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS
-LIMIT_SECONDS = 1800  # a file from one mirror
+LIMIT_SECONDS = 1800  # a file from one mirror; the last one may take
+LAST_LIMIT_SECONDS = 4 * 3600  # longer, since nothing quicker is left
 CHUNK = 1 << 20  # bytes
 
 
@@ -25,7 +26,8 @@ def file_md5(path: Path) -> str:
 
 
 def fetch(mirrors: Sequence[str], path: Path, md5: str, say: Callable[[str], None] = print,
-          patience: float = PATIENCE_SECONDS, limit: float = LIMIT_SECONDS, stall: float = STALL_SECONDS) -> Path:
+          patience: float = PATIENCE_SECONDS, limit: float = LIMIT_SECONDS, last_limit: float = LAST_LIMIT_SECONDS,
+          stall: float = STALL_SECONDS) -> Path:
     """Download the file that all ``mirrors`` offer to ``path`` and return it; times in seconds.
 
     The bytes gather in ``<path>.part``, where a cut download goes on, also from another mirror; ``path`` itself only
@@ -37,7 +39,7 @@ def fetch(mirrors: Sequence[str], path: Path, md5: str, say: Callable[[str], Non
     for url in mirrors:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, part, say, patience, limit, stall)
+            _download(url, part, say, patience, last_limit if url == mirrors[-1] else limit, stall)
             found = file_md5(part)
             if found == md5:
                 os.replace(part, path)
@@ -70,7 +72,7 @@ def _download(url: str, part: Path, say: Callable[[str], None], patience: float,
                 file.write(chunk)
                 got += len(chunk)
                 seconds = time.monotonic() - begun
-                if seconds > patience and (total - have) / got * seconds > limit:
+                if seconds > limit or (seconds > patience and (total - have) / got * seconds > limit):
                     raise CourseError(f"too slow: {got / seconds / 1e3:.0f} kB/s")
                 if time.monotonic() - shown > 5:
                     shown = time.monotonic()

@@ -84,7 +84,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     """Where ``layer`` finds evidence for ``classes`` (B,) in images ``x`` (B, 3, H, W): float32 (B, H, W), 0 to 1.
 
     Channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed,
-    rectified and enlarged (Selvaraju et al. 2017, arXiv:1610.02391). A map without any evidence is all 0.
+    rectified and enlarged (Selvaraju et al. 2016, arXiv:1610.02391). A map without any evidence is all 0.
     """
     if len(x) == 0:
         return x.new_zeros((0, *x.shape[2:]))

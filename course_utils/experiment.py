@@ -1,7 +1,7 @@
 """What defines one run: a frozen ``Experiment``, read from ``assignments/<name>/variants.toml``.
 
-Two runs with equal experiments on the same machine give the same numbers. Unknown names and values that cannot be
-raise ``CourseError`` and list what is legal; nothing is guessed.
+Two runs with equal experiments on the same CPU, with equally many threads, give the same numbers. Unknown names and
+values that cannot be raise ``CourseError`` and list what is legal; nothing is guessed.
 """
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ CHOICES = {
     "keep": ("last", "best"),
     "precision": ("auto", "fp32", "bf16"),
 }
-POSITIVE = ("epochs", "range_test_steps", "batch_size", "lr", "div_factor", "step_epochs", "train_images",
+POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "step_epochs", "train_images",
             "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
           "l1": (0.0, 1.0), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
@@ -145,6 +145,8 @@ def _check_values(exp: Experiment) -> None:
     for name, (low, high) in RANGES.items():
         if not low <= getattr(exp, name) <= high:
             raise CourseError(f"{name} = {getattr(exp, name)!r}: must lie between {low} and {high}.")
+    if exp.range_test_steps < 10:
+        raise CourseError(f"range_test_steps = {exp.range_test_steps}: must be at least 10.")
     if exp.schedule == "one_cycle" and not 0 < exp.peak_epoch < exp.epochs:
         raise CourseError(f"peak_epoch = {exp.peak_epoch}: must lie between 0 and epochs = {exp.epochs}.")
     if (exp.keep == "best" or exp.patience is not None) and exp.holdout == 0:
@@ -166,6 +168,9 @@ def _read(assignment: str) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CourseError(f"{path}: {error}") from error
+    missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
+    if missing:
+        raise CourseError(f"{path} lacks {', '.join(missing)}.")
     legal = {"title", "notebook", "published", "target", "variant", "smoke"}
     for key in table:
         if key not in legal:

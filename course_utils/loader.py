@@ -11,7 +11,7 @@ from torch import Tensor
 
 from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys
 from course_utils.datasets import Dataset, holdout_split
-from course_utils.experiment import Experiment, Transform
+from course_utils.experiment import CourseError, Experiment, Transform
 
 WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
 RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to live there
@@ -33,6 +33,9 @@ class Batches:
         self.mean, self.std, self.augmentation, self.engine = mean, std, augmentation, engine
         self.shuffle, self.seed, self.rank, self.world, self.workers = shuffle, seed, rank, world, workers
         self.device = torch.device(device)
+        if (len(labels) - 1) % batch_size + 1 < world:
+            raise CourseError(f"The last batch holds {(len(labels) - 1) % batch_size + 1} of {len(labels)} images, too "
+                              f"few for {world} processes: choose another batch_size.")
         self.augment = BatchedAugment(augmentation, mean, std)
         self.resident = self._to_device() if engine == "torch" else None
 
@@ -49,19 +52,23 @@ class Batches:
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch."""
-        batches = [batch[self.rank::self.world] for batch in self.order(epoch).split(self.batch_size)]
+        order = self.order(epoch)
         if self.engine == "albumentations":
-            yield from self._one_by_one(batches, epoch)
+            yield from self._one_by_one(self._share(order), epoch)
             return
-        for indices in batches:
+        all_keys = image_keys(self.seed, epoch, order).to(self.device)
+        places = order.to(self.device) if self.resident is not None else order
+        for indices, keys in zip(self._share(places), self._share(all_keys)):
             x, y = self._raw(indices)
-            keys = image_keys(self.seed, epoch, indices.to(self.device))
             yield self.augment(x, keys).contiguous(memory_format=torch.channels_last), y
+
+    def _share(self, epoch: Tensor) -> list[Tensor]:
+        """This process's part of every batch of ``epoch`` (N,)."""
+        return [batch[self.rank::self.world] for batch in epoch.split(self.batch_size)]
 
     def _raw(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident is not None:
             images, labels = self.resident
-            indices = indices.to(self.device)
             return images[indices], labels[indices]
         chosen = indices.numpy()
         x, y = torch.from_numpy(self.images[chosen]), torch.from_numpy(self.labels[chosen])

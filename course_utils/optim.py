@@ -23,7 +23,7 @@ def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: floa
 def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     """The experiment's schedule, advanced once an optimiser step; its length comes from the loader.
 
-    One-Cycle (Smith & Topin 2019, arXiv:1708.07120) rises linearly for ``peak_epoch`` epochs and falls linearly to
+    One-Cycle (Smith & Topin 2017, arXiv:1708.07120) rises linearly for ``peak_epoch`` epochs and falls linearly to
     the rate it began with: "without annihilation", the last phase far below that rate, is left out. Like torch's, it
     moves momentum (Adam's first beta) the opposite way, from 0.95 to 0.85 and back.
     """

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # Okabe and Ito 2008
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008
 DPI = 110  # of saved figures
 
 
@@ -45,20 +45,6 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
         axis.imshow(image, interpolation="nearest")
         axis.set_title(text, fontsize=8)
     figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def class_balance(counts: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> Figure:
-    """Images a class, one bar for each split in ``counts``."""
-    figure, axes = _canvas(8, 2.8)
-    axis, width = axes[0, 0], 0.8 / len(counts)
-    for k, ((split, values), colour) in enumerate(zip(counts.items(), (BLUE, ORANGE, GREEN))):
-        places = np.arange(len(classes)) + (k - (len(counts) - 1) / 2) * width
-        axis.bar(places, values, width, label=split, color=colour)
-    axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
-    axis.set(ylabel="images", title=title)
-    axis.legend()
-    _plain(axis)
     return figure
 
 

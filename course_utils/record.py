@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -48,12 +49,12 @@ def run_name(exp: Experiment) -> str:
 
 
 def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
-    """The folder that a run writes to, made and tried: ``output_dir``, else ``outputs/<assignment>/<run name>/``.
+    """The folder of a run, made and tried: its ``run_name`` under ``output_dir``, else under ``outputs/<assignment>/``.
 
-    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes them.
+    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes its earlier ones.
     Raises ``CourseError`` when the folder cannot be written.
     """
-    folder = Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment / run_name(exp)
+    folder = (Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment) / run_name(exp)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f".trial-{os.getpid()}"
@@ -90,6 +91,22 @@ def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: T
     }
 
 
+def without_paths(notebook: Path) -> str:
+    """The text of an executed notebook without what only this machine knows: paths that papermill noted down."""
+    table = json.loads(notebook.read_text(encoding="utf-8"))
+    noted = table["metadata"].get("papermill", {})
+    for key in ("input_path", "output_path"):
+        if key in noted:
+            noted[key] = Path(noted[key]).name
+    for cell in table["cells"]:  # papermill's injected cell
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = [re.sub(r'^((?:DATA|OUTPUT)_DIR = )"/.*"', r'\1"..."', line) for line in cell["source"]]
+    for name in ("DATA_DIR", "OUTPUT_DIR"):
+        if str(noted.get("parameters", {}).get(name)).startswith("/"):
+            noted["parameters"][name] = "..."
+    return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
+
+
 def write(record: Record, folder: Path) -> Path:
     """Write ``folder/record.json`` whole or not at all; the last act of a notebook."""
     path, partial = folder / "record.json", folder / f".record-{os.getpid()}"
@@ -113,12 +130,17 @@ def read(path: Path) -> Record:
 
 def _check_agrees(record: Record, path: Path) -> None:
     exp, history, final = record["experiment"], record["history"], record["final"]
+    if not history:
+        raise CourseError(f"{path}: it has no history.")
     wrong = []
     if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > exp["epochs"]:
         wrong.append("the epochs of its history")
     if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
         wrong.append("its seconds")
-    if exp["keep"] == "last" and not exp["holdout"] and abs(history[-1]["test_accuracy"] - final["accuracy"]) > 1e-9:
+    # Evaluated elsewhere than trained, some images at the border between two classes may tip over.
+    alike = all(record["sessions"][-1].get(key) == record["evaluated"].get(key) for key in ("machine", "versions"))
+    apart = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
+    if exp["keep"] == "last" and apart > (1e-9 if alike else 0.005):
         wrong.append("its final accuracy and its last epoch's")
     if abs(statistics.fmean(final["per_class"].values()) - final["accuracy"]) > 1e-9 and _balanced(final):
         wrong.append("its final accuracy and its classes'")
@@ -178,7 +200,8 @@ def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, R
     seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
     whole = load(assignment, variant).epochs
     minutes = statistics.fmean(record["seconds"] for _, record in runs) / 60
-    where = sorted({f"{part['machine']}, {record['precision']}" for _, record in runs for part in record["sessions"]})
+    where = sorted({f"{part['machine']}, {part.get('precision', record['precision'])}"
+                    for _, record in runs for part in record["sessions"]})
     links = [f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs]
     return [variant, describe(assignment)["published"], f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",
             f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}",

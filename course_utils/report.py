@@ -16,20 +16,25 @@ SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # a run's
 def adopt(folder: Path, notebook: Path) -> str:
     """Make the run in ``folder`` a published result: its record, executed notebook and figures; return its name.
 
-    Raises ``CourseError`` for a run on the sample, or a record that does not agree with itself.
+    Raises ``CourseError`` for a run on the sample, a record that does not agree with itself, and a run with overrides
+    other than seed and epochs: under the variant's name it would say something else than the variant.
     """
     found = record.read(folder / "record.json")
     if found["sample"]:
         raise CourseError(f"{folder} was run on the sample: it says nothing about the real data and is not a result.")
-    exp = found["experiment"]
-    name = f"{exp['variant']}-{exp['epochs']}epochs-seed{exp['seed']}"
-    home = ASSIGNMENTS / exp["assignment"]
-    for target in (home / "results", home / "runs", REPO / "images" / exp["assignment"]):
+    ran = found["experiment"]
+    exp = experiment.load(ran["assignment"], ran["variant"], seed=ran["seed"], epochs=ran["epochs"])
+    differ = [key for key, value in exp.as_dict().items() if value != ran.get(key) and key != "about"]
+    if differ:
+        raise CourseError(f"{folder} is not {exp.assignment}:{exp.variant} as variants.toml has it; it differs in "
+                          f"{', '.join(differ)}. Give it a variant of its own.")
+    name, home = record.run_name(exp), ASSIGNMENTS / exp.assignment
+    for target in (home / "results", home / "runs", REPO / "images" / exp.assignment):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
-    shutil.copyfile(notebook, home / "runs" / f"{name}.ipynb")
+    (home / "runs" / f"{name}.ipynb").write_text(record.without_paths(notebook), encoding="utf-8")
     for figure in sorted(folder.glob("figures/*.png")):
-        shutil.copyfile(figure, REPO / "images" / exp["assignment"] / f"{name}-{figure.name}")
+        shutil.copyfile(figure, REPO / "images" / exp.assignment / f"{name}-{figure.name}")
     return name
 
 

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -36,8 +38,8 @@ def loss_of(exp: Experiment, model: nn.Module, logits: Tensor, labels: Tensor) -
 def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
     """Sum over the tensors of their mean absolute value, by one fused kernel for all norms."""
     parameters = list(parameters)
-    sizes = torch.tensor([p.numel() for p in parameters], device=parameters[0].device)
-    return (torch.stack(torch._foreach_norm(parameters, 1)) / sizes).sum()
+    means = torch._foreach_div(torch._foreach_norm(parameters, 1), [float(p.numel()) for p in parameters])
+    return torch.stack(means).sum()
 
 
 def _prepare(exp: Experiment, model: nn.Module, lr: float, machine: Machine) -> tuple[nn.Module, Optimizer]:
@@ -72,7 +74,7 @@ class RangeTest:
         steepest fall of all at rates far too small to train with.
         """
         bottom = min(range(len(self.losses)), key=self.losses.__getitem__)
-        if bottom < len(self.losses) // 10:
+        if bottom < max(1, len(self.losses) // 10) or not math.isfinite(self.losses[bottom]):
             raise CourseError("The LR range test saw no falling loss: the first rate is too large, or the data wrong.")
         return self.lrs[bottom] / math.sqrt(10)
 
@@ -84,18 +86,17 @@ RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "seed", "model
 
 def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: Machine, *, folder: Path | None = None,
                   low: float = 1e-5, high: float = 1.0, smoothing: float = 0.8) -> RangeTest:
-    """Train a copy of ``model`` with rates growing from ``low`` to ``high`` and watch the loss (Smith 2017).
+    """Train a copy of ``model`` with rates growing from ``low`` to ``high`` and watch the loss.
 
-    Takes ``exp.range_test_steps`` steps (arXiv:1506.01186), fewer when the loss leaves for four times its best. The
+    After Smith (2015, arXiv:1506.01186); the exponential growth and the look at the loss are fastai's. Takes
+    ``exp.range_test_steps`` steps, fewer when the loss leaves for four times its best. The
     loss is smoothed by an exponential mean that forgets a share ``1 - smoothing`` a step. ``model`` is not touched.
     With a ``folder`` the result is kept there, so that a resumed run trains with the rate it began with.
     """
-    kept = folder / "lr_range.json" if folder else None
     conditions = {name: exp.as_dict()[name] for name in RANGE_CONDITIONS}
-    if kept and kept.exists():
-        table = json.loads(kept.read_text(encoding="utf-8"))
-        if table.pop("conditions") == conditions:
-            return RangeTest(**table)
+    kept = _kept_range_test(folder, conditions)
+    if kept:
+        return kept
     model, optimizer = _prepare(exp, copy.deepcopy(model), low, machine)
     growth = (high / low) ** (1 / (exp.range_test_steps - 1))
     lrs, losses, mean = [], [], 0.0
@@ -103,16 +104,29 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
     for x, y in _cycle(batches, exp.range_test_steps):
         for group in optimizer.param_groups:
             group["lr"] = low * growth ** len(lrs)
-        mean = smoothing * mean + (1 - smoothing) * _step(exp, model, optimizer, x, y, machine)[0].item()
+        loss, _ = _step(exp, model, optimizer, x, y, machine)
+        mean = smoothing * mean + (1 - smoothing) * machine.accelerator.reduce(loss, "mean").item()
         lrs.append(optimizer.param_groups[0]["lr"])
         losses.append(mean / (1 - smoothing ** len(lrs)))
         if not losses[-1] < 4 * min(losses):
             break
+    machine.accelerator.free_memory()
     result = RangeTest(lrs, losses)
-    if kept:
+    if folder and machine.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(dataclasses.asdict(result) | {"conditions": conditions}), encoding="utf-8")
+        partial = folder / ".lr_range.partial"
+        partial.write_text(json.dumps(dataclasses.asdict(result) | {"conditions": conditions}), encoding="utf-8")
+        os.replace(partial, folder / "lr_range.json")
     return result
+
+
+def _kept_range_test(folder: Path | None, conditions: Mapping[str, Any]) -> RangeTest | None:
+    """An earlier range test under the same conditions, if ``folder`` holds one that can be read."""
+    try:
+        table = json.loads((folder / "lr_range.json").read_text(encoding="utf-8")) if folder else {}
+        return RangeTest(table["lrs"], table["losses"]) if table.get("conditions") == conditions else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
 
 
 def _cycle(batches: Batches, steps: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -145,6 +159,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
 
     Raises ``CourseError`` when the folder holds another experiment, or the loss is no longer a number.
     """
+    say = say if machine.accelerator.is_main_process else _silent
     unwrapped = model
     model, optimizer = _prepare(exp, model, lr, machine)
     schedule = make_schedule(exp, optimizer, len(train))
@@ -159,7 +174,8 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
         say("\n".join([f"Resumed after epoch {len(done.history)} of {exp.epochs}. So far:",
                        *(_line(exp, row) for row in done.history)]))
     if not _finished(exp, done):
-        done.sessions.append({"from_epoch": len(done.history) + 1, **(origin or {})})
+        done.sessions.append({"from_epoch": len(done.history) + 1, "precision": machine.precision,
+                              "device": machine.device.type, **(origin or {})})
     while not _finished(exp, done):
         row = _epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, machine)
         row |= _watch(exp, unwrapped, watch, machine)
@@ -177,7 +193,12 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
     if done.best:
         unwrapped.load_state_dict(done.best["model"])
     machine.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    machine.accelerator.free_memory()
     return done
+
+
+def _silent(_: str) -> None:
+    """Says nothing: what the other processes say."""
 
 
 def _finished(exp: Experiment, done: Training) -> bool:
@@ -189,9 +210,10 @@ def _finished(exp: Experiment, done: Training) -> bool:
 
 
 def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Path | None) -> None:
-    here, there = exp.as_dict() | {"lr": lr}, state["experiment"] | {"lr": state["lr"]}
+    defaults = {f.name: f.default for f in dataclasses.fields(Experiment)}  # of settings younger than the checkpoint
+    here, there = exp.as_dict() | {"lr": lr}, defaults | state["experiment"] | {"lr": state["lr"]}
     differ = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for"
-              for key in sorted(here | there) if here.get(key) != there.get(key)]
+              for key in sorted(here | there) if here.get(key) != there.get(key) and key != "about"]
     if differ:
         raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR or delete "
                           "it. What differs:\n  " + "\n  ".join(differ))
@@ -200,15 +222,16 @@ def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Pa
 def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, train: Batches, epoch: int,
            machine: Machine) -> dict[str, float]:
     """One pass over the training images; everything stays on the device until its end."""
-    torch.manual_seed(exp.seed * 1_000_003 + epoch)  # dropout: the same whether this epoch was resumed or not
+    # Dropout: the same whether this epoch was resumed or not, another in each process.
+    torch.manual_seed(exp.seed * 1_000_003 + epoch + 1_000 * machine.accelerator.process_index)
     begun = time.perf_counter()
-    totals = torch.zeros(3, device=machine.device, dtype=torch.float64)  # loss x images, right, images
+    totals = torch.zeros(3, device=machine.device)  # loss x images, right, images (float32: not every GPU has more)
     model.train()
     for x, y in train.epoch(epoch):
         rate = schedule.get_last_lr()[0]
         loss, right = _step(exp, model, optimizer, x, y, machine)
         schedule.step()
-        totals += torch.stack([loss.double() * len(y), right.double(), torch.ones_like(loss).double() * len(y)])
+        totals += torch.stack([loss * len(y), right, torch.ones_like(loss) * len(y)])
     loss, right, images = machine.accelerator.reduce(totals).tolist()
     return {"epoch": epoch, "lr": rate, "train_loss": loss / images,
             "train_accuracy": right / images, "seconds": time.perf_counter() - begun}
@@ -217,7 +240,8 @@ def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LR
 def _watch(exp: Experiment, model: nn.Module, watch: Batches, machine: Machine) -> dict[str, float]:
     prediction = predict(model, watch, machine.precision)
     name = "val" if exp.holdout else "test"
-    return {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
+    row = [{f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}]
+    return broadcast_object_list(row)[0]  # batch norm's statistics are a process's own; the first one's count
 
 
 def _line(exp: Experiment, row: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the same tests on every machine; test_gpu.py is for a GPU
 
 from course_utils import hardware
 from course_utils.acquire import data_root

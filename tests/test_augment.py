@@ -71,25 +71,61 @@ def test_the_hole_is_one_square_of_the_mean_wholly_inside():
         assert np.ptp(rows) == np.ptp(columns) == 15
 
 
-def test_both_engines_draw_the_same_distributions():
-    """Of 2,000 draws each: how often a step acts, where holes lie, which way and how far images are moved."""
-    count = 2000
-    black = np.zeros((count, 32, 32, 3), np.uint8)
-    for engine in (batched, reference):
+@pytest.mark.parametrize("engine", [batched, reference])
+class TestDistributions:
+    """Both engines against the distribution that is meant, over 4,000 draws each."""
+
+    COUNT = 4000
+
+    def pictures(self, rows, columns):
+        """A white rectangle on black, COUNT times."""
+        out = np.zeros((self.COUNT, 32, 32, 3), np.uint8)
+        out[:, rows, columns] = 255
+        return out
+
+    def test_where_holes_lie(self, engine):
+        """17 x 17 places, equally likely, in half of the images; the deviation of a share is below 0.008."""
+        black = np.zeros((self.COUNT, 32, 32, 3), np.uint8)
         covered = (engine([Transform("coarse_dropout", 0.5)], black)[..., 0] > 60).mean(0)
-        np.testing.assert_allclose(covered[16, 16], 0.5 * (16 / 17) ** 2, atol=0.04)  # 16 of 17 places a side
-        np.testing.assert_allclose(covered[0, 0], 0.5 / 17**2, atol=0.006)
-        np.testing.assert_allclose(covered[0, 16], 0.5 / 17, atol=0.02)
-    bar = np.zeros((count, 32, 32, 3), np.uint8)
-    bar[:, 4:8, 10:22] = 255  # a bar above the middle: its centre of mass tells turn, size and shift
-    moments = []
-    for engine in (batched, reference):
-        mass = engine([Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5)], bar)[..., 0]
-        total = mass.sum((1, 2))
-        across, down = ((mass * np.arange(32).reshape(shape)).sum((1, 2)) / total for shape in ((1, 1, 32), (1, 32, 1)))
-        moments.append([np.mean(across), np.std(across), np.mean(down), np.std(down), np.std(total) / np.mean(total),
-                        np.mean(np.abs(mass - bar[..., 0]).sum((1, 2)) < 10)])
-    np.testing.assert_allclose(*moments, rtol=0.08, atol=0.03)
+        reach = np.minimum(np.arange(32) + 1, 32 - np.arange(32)).clip(max=16) / 17  # share of places over a pixel
+        np.testing.assert_allclose(covered, 0.5 * np.outer(reach, reach), atol=0.032)
+        assert 0 < covered[0, 0] < 0.006  # 0.5 / 289 = 0.0017
+
+    def test_how_far_images_are_shifted(self, engine):
+        """At 32 pixels a shift below 2 pixels is cut to -1, 0 or 1: a quarter, a half, a quarter, each way."""
+        step = Transform("shift_scale_rotate", 1.0, {"shift": 0.0625, "scale": 0, "rotate": 0})
+        moved = engine([step], self.pictures(slice(10, 20), slice(10, 20)))[..., 0]
+        for axis in (1, 2):
+            first = (moved.sum(axis) > 100).argmax(1)
+            shares = [(first == 10 + shift).mean() for shift in (-1, 0, 1)]
+            np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.032)
+
+    def test_how_much_images_are_scaled(self, engine):
+        """The area of a square grows by 0.9 squared to 1.1 squared, the scale between them being equally likely."""
+        step = Transform("shift_scale_rotate", 1.0, {"shift": 0, "scale": 0.1, "rotate": 0})
+        area = engine([step], self.pictures(slice(8, 24), slice(8, 24)))[..., 0].sum((1, 2)) / 255
+        scale = np.sqrt(area) / 16
+        np.testing.assert_allclose([scale.mean(), scale.std(), np.ptp(scale)], [1, 0.2 / 12**0.5, 0.2],
+                                   rtol=0.05, atol=0)
+
+    def test_how_far_images_are_rotated(self, engine):
+        """By the direction of a bar that points upwards from the centre: equally likely from -45 to 45 degrees."""
+        step = Transform("shift_scale_rotate", 1.0, {"shift": 0, "scale": 0, "rotate": 45})
+        mass = engine([step], self.pictures(slice(4, 10), slice(15, 17)))[..., 0]
+        offset = np.arange(32) - 15.5
+        across, up = (mass * offset).sum((1, 2)), -(mass * offset[:, None]).sum((1, 2))
+        angle = np.degrees(np.arctan2(across, up))
+        assert abs(angle.mean()) < 2  # the deviation of this mean is 0.4
+        np.testing.assert_allclose([angle.std(), np.ptp(angle)], [90 / 12**0.5, 90], rtol=0.03)
+
+    def test_how_often_a_step_acts(self, engine):
+        """Shares with a deviation of 0.007."""
+        left = self.pictures(slice(0, 32), slice(0, 16))
+        flipped = engine([Transform("horizontal_flip", 0.3)], left)[:, 0, 0, 0] < 100
+        np.testing.assert_allclose(flipped.mean(), 0.3, atol=0.03)
+        red = left * np.array([1, 0, 0], np.uint8)
+        grey = engine([Transform("to_gray", 0.7)], red)[:, 0, 0, 1] > 50
+        np.testing.assert_allclose(grey.mean(), 0.7, atol=0.03)
 
 
 def test_draws_depend_on_run_epoch_and_image_alone():

@@ -22,8 +22,8 @@ def test_a_notebook_runs_and_forgets_its_paths(tmp_path):
 
 
 def test_an_error_is_told_in_its_own_words(tmp_path):
-    source = notebook(tmp_path / "book.ipynb", "a: int = 1", "raise ValueError('too bad')")
-    assert "ValueError: too bad" in batch._papermill(source, tmp_path / "out.ipynb", {}, "smoke")
+    source = notebook(tmp_path / "book.ipynb", "a: int = 1", "raise ValueError('too bad:\\nsee below')")
+    assert batch._papermill(source, tmp_path / "out.ipynb", {}, "smoke") == "ValueError: too bad:\nsee below"
 
 
 def test_success_without_a_record_is_not_done(tmp_path, monkeypatch):
@@ -31,7 +31,7 @@ def test_success_without_a_record_is_not_done(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     notebook(tmp_path / "notebooks" / "03_cifar10_custom_resnet.ipynb",
              "VARIANT: str = ''\nPROFILE: str = ''\nSEED: int = 0\nOUTPUT_DIR: str = None")
-    outcome = batch.run(load("cifar10_custom_resnet", profile="smoke"), folder=tmp_path / "out")
+    outcome = batch.run(load("cifar10_custom_resnet", profile="smoke"), output_dir=tmp_path / "out")
     assert not outcome.done and "no record" in outcome.status
     assert "failed" in batch.show([outcome]) and outcome.executed.exists()
 
@@ -49,7 +49,7 @@ def test_an_unlawful_value_stops_the_notebook_in_its_first_cells(tmp_path, name,
     source = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb"
     assert said in batch._papermill(source, tmp_path / "out.ipynb", {name: value}, "smoke")
     ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
-    assert len(ran) < 8
+    assert len(ran) <= 4  # bootstrap, parameters, papermill's own, and the one that reads the experiment
 
 
 @pytest.mark.parametrize(("words", "said"), [

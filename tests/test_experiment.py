@@ -8,6 +8,7 @@ from course_utils.experiment import CourseError, load
 from course_utils.models import build_model
 
 NAME = "cifar10_custom_resnet"
+HEAD = 'title = "t"\nnotebook = "n"\n'
 
 
 @pytest.mark.parametrize("assignment", experiment.assignments())
@@ -70,9 +71,10 @@ def test_an_unknown_assignment_lists_the_known_ones():
 
 @pytest.mark.parametrize(("text", "said"), [
     ("variant = [", "variants.toml"),
-    ('title = "t"\nnotebook = "n"\ncolour = 1\n[variant.a]\nabout = "x"', "Unknown key: 'colour'"),
-    ('title = "t"\nnotebook = "n"\n[variant.a]\nabout = "x"\nepoch = 3', "Unknown setting of broken:a: 'epoch'"),
-    ('title = "t"\nnotebook = "n"\n[variant.a]\nabout = "x"', "lacks a setting"),
+    ('title = "t"\n[variant.a]\nabout = "x"', "lacks notebook, smoke"),
+    (HEAD + 'colour = 1\n[smoke]\nepochs = 1\n[variant.a]\nabout = "x"', "Unknown key: 'colour'"),
+    (HEAD + '[smoke]\nepochs = 1\n[variant.a]\nabout = "x"\nepoch = 3', "Unknown setting of broken:a: 'epoch'"),
+    (HEAD + '[smoke]\nepochs = 1\n[variant.a]\nabout = "x"', "lacks a setting"),
 ])
 def test_a_broken_file_is_refused(tmp_path, monkeypatch, text, said):
     (tmp_path / "broken").mkdir()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import MEAN, STD, toy_batches, toy_images
 
-from course_utils.experiment import Transform
+from course_utils.experiment import CourseError, Transform
 from course_utils.loader import make_loaders
 
 STEPS = (Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5))
@@ -56,6 +56,11 @@ def test_processes_share_an_epoch_without_overlap():
         assert torch.equal(y[0::2], y0) and torch.equal(y[1::2], y1)
         torch.testing.assert_close(x[0::2], x0)
         torch.testing.assert_close(x[1::2], x1)
+
+
+def test_a_batch_too_small_to_share_is_refused():
+    with pytest.raises(CourseError, match="last batch holds 1 of 64"):
+        toy_batches(9, rank=0, world=2)
 
 
 def test_order_differs_by_epoch_and_seed():

@@ -41,15 +41,21 @@ def test_custom_resnet_has_the_published_block_sizes(resnet):
                      (512, 4, 4), (512, 1, 1), (512,), (10,)]
 
 
-def test_the_residual_sums(resnet):
-    """Without the residual blocks' last batch norm scale, the net is the plain chain of its wide layers."""
-    resnet = build_model("custom_resnet", 10).eval()
-    for block in (resnet.layer1_r, resnet.layer3_r):
-        block[5].weight.data.zero_()
+def test_the_residual_sums():
+    """Against the published order written out; and the residual blocks do matter."""
+    torch.manual_seed(1)
+    net = build_model("custom_resnet", 10).eval()
     x = torch.randn(2, 3, 32, 32)
-    wide = (resnet.prep, resnet.layer1_x, resnet.layer2, resnet.layer3_x)
-    chain = nn.Sequential(*wide, resnet.pool, nn.Flatten(), resnet.fc)
-    torch.testing.assert_close(resnet(x), chain(x))
+    one = net.layer1_x(net.prep(x))
+    one = one + net.layer1_r(one)
+    three = net.layer3_x(net.layer2(one))
+    three = three + net.layer3_r(three)
+    expected = net.fc(three.amax((2, 3)))
+    torch.testing.assert_close(net(x), expected)
+    for block in (net.layer1_r, net.layer3_r):
+        before = net(x)
+        block[5].weight.data.mul_(2)
+        assert (net(x) - before).abs().max() > 1e-3
 
 
 def test_the_summary_is_the_published_one(resnet):

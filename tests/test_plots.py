@@ -6,12 +6,10 @@ from course_utils import plots
 
 CLASSES = ("cat", "dog", "frog")
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 3))
-COUNTS = {"train": np.array([5, 4, 3]), "test": np.array([1, 1, 1])}
 HISTORY = [{"epoch": k, "train_loss": 2.0 / k, "train_accuracy": 0.3 * k, "test_loss": 1.8 / k,
             "test_accuracy": 0.32 * k} for k in (1, 2, 3)]
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "five"),
-    "class_balance": lambda: plots.class_balance(COUNTS, CLASSES, "t"),
     "range_test": lambda: plots.range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t"),
     "schedule": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t"),
     "curves": lambda: plots.curves(HISTORY, "t"),

@@ -5,7 +5,7 @@ import torch
 from conftest import toy_batches, toy_model
 from torch import nn
 
-from course_utils import train
+from course_utils import checkpoint, train
 from course_utils.experiment import CourseError
 from course_utils.optim import learning_rates, make_optimizer, make_schedule
 
@@ -165,6 +165,22 @@ def test_the_range_test_finds_the_edge_and_touches_nothing(tiny, machine, tmp_pa
     assert kept == found  # the number of epochs does not concern it
 
 
-def test_a_range_test_that_only_rises_says_so():
+@pytest.mark.parametrize("losses", [[float(k) for k in range(20)], [2.3, 9.9], [float("nan")]])
+def test_a_range_test_that_only_rises_says_so(losses):
     with pytest.raises(CourseError, match="no falling loss"):
-        _ = train.RangeTest([10.0**k for k in range(20)], [float(k) for k in range(20)]).suggestion
+        _ = train.RangeTest([10.0**k for k in range(len(losses))], losses).suggestion
+
+
+def test_a_damaged_range_test_is_made_anew(tiny, machine, tmp_path):
+    (tmp_path / "lr_range.json").write_text('{"lrs": [0.1')
+    exp = tiny.replace(range_test_steps=10)
+    found = train.lr_range_test(exp, toy_model(), toy_batches(), machine, folder=tmp_path)
+    assert found == train.lr_range_test(exp, toy_model(), toy_batches(), machine, folder=tmp_path)
+
+
+def test_another_wording_and_younger_settings_do_not_orphan_a_checkpoint(tiny, machine, tmp_path, monkeypatch):
+    fit(tiny.replace(about="other words"), machine, folder=tmp_path)
+    state = checkpoint.latest(tmp_path)
+    del state["experiment"]["label_smoothing"]  # as if it had been added since
+    checkpoint.save(tmp_path, 4, state)
+    fit(tiny, machine, folder=tmp_path)

@@ -8,7 +8,8 @@ def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0
     """3x3 convolution, optional 2x2 max pooling, batch norm, ReLU, dropout.
 
     (N, inputs, H, W) -> (N, outputs, H, W), or half of H and W with ``pool``. The convolution has no bias: the batch
-    norm behind it has one. Pooling before the batch norm quarters its work and, for a maximum, loses nothing.
+    norm behind it has one. Pooling comes before the batch norm and leaves it and
+    the ReLU a quarter of the work.
     """
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
     if pool:

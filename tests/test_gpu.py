@@ -1,0 +1,42 @@
+"""On a GPU: skipped where there is none. The other tests keep to the CPU."""
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+SCRIPT = """
+import torch
+from course_utils import train
+from course_utils.datasets import open_dataset
+from course_utils.evaluate import grad_cam, predict
+from course_utils.experiment import load
+from course_utils.hardware import choose_machine
+from course_utils.loader import make_loaders
+from course_utils.models import build_model
+
+exp = load("cifar10_custom_resnet", profile="smoke", lr=0.001)
+data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)
+machine = choose_machine()
+assert machine.device.type == "cuda"
+loaders = make_loaders(exp, data, machine.placement)
+assert loaders.train.resident is not None
+torch.manual_seed(0)
+model = build_model(exp.model, 10)
+list(loaders.train.epoch(0))  # whatever is made once for each device
+torch.cuda.set_sync_debug_mode("error")  # from here to the end of an epoch nothing may wait for the device
+for x, y in loaders.train.epoch(1):
+    pass
+torch.cuda.set_sync_debug_mode("default")
+training = train.fit(exp, model, loaders.train, loaders.watch, exp.lr, machine)
+assert training.history[-1]["test_accuracy"] > 0.8
+assert grad_cam(model, model.layer2, x[:2].float(), y[:2]).shape == (2, 32, 32)
+"""
+
+
+def test_the_engine_on_a_gpu():
+    environment = {k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU"}
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=300, env=environment)
