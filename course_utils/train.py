@@ -74,7 +74,7 @@ class RangeTest:
         steepest fall of all at rates far too small to train with.
         """
         bottom = min(range(len(self.losses)), key=self.losses.__getitem__)
-        if bottom < max(1, len(self.losses) // 10) or not math.isfinite(self.losses[bottom]):
+        if bottom == 0 or not math.isfinite(self.losses[bottom]):
             raise CourseError("The LR range test saw no falling loss: the first rate is too large, or the data wrong.")
         return self.lrs[bottom] / math.sqrt(10)
 
