@@ -1,7 +1,6 @@
 # Two commands:  make run  (the notebooks, headless, on the drawn sample)  and  make test.
 PYTHON ?= python3
 BIN := .venv/bin
-export MPLBACKEND := agg
 
 run: .venv/installed
 	$(BIN)/python -m course_utils run
@@ -10,7 +9,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m course_utils report --check
-	$(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-cell-timeout=300 --nbval-kernel-name=python3 notebooks
+	$(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-cell-timeout=300 --nbval-current-env notebooks
 
 .venv/installed: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
