@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,14 @@ def keep_freed_memory() -> None:
         libc.mallopt(option, size)
 
 
+def short_name(processor: str) -> str:
+    """A processor's name without trade marks and filling words."""
+    return re.sub(r"\((?:R|TM)\)| Processor| CPU| @", "", processor).strip()
+
+
 def machine_words() -> str:
     """The processor, and the GPU if there is one, in words; no name of a host."""
     cpu = cpu_facts().get("model name") or platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    words = f"{cpu}, {cores} cores"
+    words = f"{short_name(cpu)}, {cores} cores"
     return f"{torch.cuda.get_device_name()}; {words}" if torch.cuda.is_available() else words

@@ -68,8 +68,8 @@ def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure
     axis.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=BLUE)
     peak = int(np.argmax(rates))
     axis.annotate(f"peak {rates[peak]:.1e} at epoch {peak / steps_per_epoch:.1f}",
-                  (peak / steps_per_epoch, rates[peak]), xytext=(10, 0), textcoords="offset points")
-    axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, 1.1 * rates[peak]))
+                  (peak / steps_per_epoch, rates[peak]), xytext=(6, 5), textcoords="offset points")
+    axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, 1.2 * rates[peak]))
     _plain(axis)
     return figure
 

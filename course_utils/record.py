@@ -16,7 +16,7 @@ from course_utils import checkpoint
 from course_utils.datasets import Dataset
 from course_utils.evaluate import Prediction, per_class_accuracy
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment, describe, load
-from course_utils.hardware import Machine, machine_words
+from course_utils.hardware import Machine, machine_words, short_name
 from course_utils.train import Training
 
 Record = dict[str, Any]
@@ -200,7 +200,7 @@ def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, R
     seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
     whole = load(assignment, variant).epochs
     minutes = statistics.fmean(record["seconds"] for _, record in runs) / 60
-    where = sorted({f"{part['machine']}, {part.get('precision', record['precision'])}"
+    where = sorted({f"{short_name(part['machine'])}, {part.get('precision', record['precision'])}"
                     for _, record in runs for part in record["sessions"]})
     links = [f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs]
     return [variant, describe(assignment)["published"], f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",

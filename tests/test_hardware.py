@@ -21,6 +21,11 @@ def test_bf16_only_where_the_processor_has_units_for_it(monkeypatch, flags, expe
         assert hardware.choose_machine("auto").precision == ("bf16" if expected else "fp32")
 
 
+def test_one_processor_has_one_name():
+    names = ("Intel(R) Xeon(R) Processor @ 2.50GHz", "Intel Xeon 2.50GHz", "Intel(R) Xeon(R) CPU @ 2.50GHz")
+    assert {hardware.short_name(name) for name in names} == {"Intel Xeon 2.50GHz"}
+
+
 def test_the_machine_in_words_names_no_host():
     import platform
 
