@@ -57,8 +57,8 @@ def _run(args: argparse.Namespace) -> int:
     from course_utils import batch
 
     changes = {"EPOCHS": args.epochs} if args.epochs else {}
-    chosen = [(name, *name.split(":", 1)) for name in args.experiments] or [(name, name) for name in assignments()]
-    experiments = [load(*rest, profile=args.profile, seed=args.seed, epochs=args.epochs) for _, *rest in chosen]
+    experiments = [load(*name.split(":", 1), profile=args.profile, seed=args.seed, epochs=args.epochs)
+                   for name in args.experiments or assignments()]
     outcomes = []
     for exp in experiments:
         print(f"{exp.assignment}:{exp.variant}, profile {exp.profile} ...", flush=True)

@@ -110,7 +110,7 @@ def prepare(name: str, root: str | Path | None = None, say: Callable[[str], None
     counts = {split: len(arrays[f"{split}_labels"]) for split in SPLITS}
     if counts != dict(source.counts):
         raise CourseError(f"{origin} holds {counts} images, {name} has {dict(source.counts)}: not the whole data set.")
-    write_prepared(folder, arrays, source.classes, origin)
+    write_prepared(folder, arrays, source.classes, f"{source.citation}; from {origin}")
     say(f"{name}: {counts['train']} train, {counts['test']} test -> {folder}")
     return folder
 

@@ -20,19 +20,18 @@ class Info:
     """A data set's facts."""
 
     title: str
-    side: int  # pixels, height and width
     mean: tuple[float, float, float]  # of the training pixels, RGB, 0 to 1
     std: tuple[float, float, float]
 
 
 DATASETS: Mapping[str, Info] = {
     "cifar10": Info(
-        "CIFAR-10", 32,
+        "CIFAR-10",
         mean=(0.49139968, 0.48215841, 0.44653091),  # the published constants; equal np.mean / 255 of the training
         std=(0.24703223, 0.24348513, 0.26158784),   # images to 1e-8 (a test holds it)
     ),
     "stl10": Info(
-        "STL-10 (labelled)", 96,
+        "STL-10 (labelled)",
         mean=(0.507, 0.487, 0.441),  # the published constants, which are CIFAR-100's;
         std=(0.267, 0.256, 0.276),   # STL-10's own are (0.447, 0.440, 0.407) and (0.260, 0.257, 0.271)
     ),

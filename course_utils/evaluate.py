@@ -38,11 +38,6 @@ class Prediction:
         """Mean cross-entropy, nats."""
         return float(self.losses.mean(dtype=np.float64))
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """float32 (N, classes), each row a softmax."""
-        return torch.from_numpy(self.logits).softmax(1).numpy()
-
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Batches, precision: str = "fp32") -> Prediction:

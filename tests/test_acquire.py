@@ -60,6 +60,7 @@ def test_from_the_torchvision_layout_and_again(tmp_path, small):
     arrays, meta = acquire.open_prepared("cifar10", tmp_path)
     assert np.array_equal(arrays["train_images"], images[:50]) and np.array_equal(arrays["test_labels"], labels[50:])
     assert isinstance(arrays["train_images"], np.memmap)
+    assert "Krizhevsky" in meta["source"] and "cifar-10-batches-py" in meta["source"]
     assert meta["counts"] == {"train": 50, "test": 10} and meta["classes"] == list(SOURCE.classes)
     said = []
     assert acquire.prepare("cifar10", tmp_path, say=said.append) == folder

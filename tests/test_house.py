@@ -2,6 +2,7 @@
 import ast
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -81,7 +82,7 @@ def code_cells(path):
 
 def assert_no_paths(path):
     text = path.read_text()
-    for folder in (str(REPO), "/home/", "/root/", "/tmp/", "/Users/", "/content/drive"):
+    for folder in (str(REPO), f"{Path.home()}/", "/home/", "/tmp/", "/Users/", "/content/drive"):
         assert folder not in text, f"{folder} in {path}"
 
 
