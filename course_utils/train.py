@@ -89,9 +89,9 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
     """Train a copy of ``model`` with rates growing from ``low`` to ``high`` and watch the loss.
 
     After Smith (2015, arXiv:1506.01186); the exponential growth and the look at the loss are fastai's. Takes
-    ``exp.range_test_steps`` steps, fewer when the loss leaves for four times its best. The
-    loss is smoothed by an exponential mean that forgets a share ``1 - smoothing`` a step. ``model`` is not touched.
-    With a ``folder`` the result is kept there, so that a resumed run trains with the rate it began with.
+    ``exp.range_test_steps`` steps, fewer when the loss leaves for four times its best. The loss is smoothed by an
+    exponential mean that forgets a share ``1 - smoothing`` a step. ``model`` is not touched. With a ``folder`` the
+    result is kept there, so that a resumed run trains with the rate it began with.
     """
     conditions = {name: exp.as_dict()[name] for name in RANGE_CONDITIONS}
     kept = _kept_range_test(folder, conditions)
