@@ -20,6 +20,7 @@ import numpy as np
 
 from course_utils.download import fetch, file_md5
 from course_utils.experiment import REPO, CourseError, unknown
+from course_utils.files import write_whole
 
 Arrays = dict[str, np.ndarray]
 SPLITS = ("train", "test")
@@ -184,27 +185,14 @@ def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tupl
         for key, array in arrays.items():
             buffer = io.BytesIO()
             np.lib.format.write_array_header_1_0(buffer, np.lib.format.header_data_from_array_1_0(array))
-            _write_whole(folder / f"{key}.npy", buffer.getvalue(), memoryview(np.ascontiguousarray(array)).cast("B"))
+            write_whole(folder / f"{key}.npy", buffer.getvalue(), memoryview(np.ascontiguousarray(array)).cast("B"))
         meta = {"name": folder.name, "side": arrays["train_images"].shape[1], "classes": list(classes),
                 "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS}, "source": origin,
                 "sha256": {key: sha256(array) for key, array in arrays.items()}}
-        _write_whole(folder / "meta.json", json.dumps(meta, indent=2).encode() + b"\n")
+        write_whole(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     except OSError as error:
         raise CourseError(f"Could not write {folder}: {error.strerror}. Nothing half-done counts as prepared; make "
                           "room or choose another --root and run again.") from error
-
-
-def _write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class _ArraysOnly(pickle.Unpickler):

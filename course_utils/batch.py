@@ -15,6 +15,7 @@ from typing import Any
 
 from course_utils import record
 from course_utils.experiment import REPO, CourseError, Experiment, describe, unknown
+from course_utils.files import write_whole
 
 CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell
 MARGIN = 300  # seconds beyond it, after which papermill itself is taken to hang
@@ -93,7 +94,7 @@ def _papermill(source: Path, executed: Path, parameters: Mapping[str, Any], prof
                 if process.poll() is None:
                     process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
         if output.exists():
-            executed.write_text(record.without_paths(output), encoding="utf-8")
+            write_whole(executed, record.without_paths(output))
         if code == 0:
             return None
         if code is None:

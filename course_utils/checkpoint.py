@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from course_utils.experiment import CourseError
+from course_utils.files import write_whole
 
 KEPT = 2  # newest checkpoints that stay: the last, and one to fall back to
 DIGITS = 32  # of the SHA-256 in the name
@@ -28,18 +28,11 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
     torch.save(state, buffer)
     data = buffer.getbuffer()
     path = folder / f"epoch-{epoch:04d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.pt"
-    partial = folder / f".partial-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, data)
     except OSError as error:
         raise CourseError(f"Could not write the checkpoint {path}: {error.strerror}; earlier ones are whole") from error
-    finally:
-        partial.unlink(missing_ok=True)
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

@@ -114,8 +114,7 @@ CHOICES = {
     "keep": ("last", "best"),
     "precision": ("auto", "fp32", "bf16"),
 }
-POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "step_epochs", "train_images",
-            "test_images", "patience")
+POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "step_epochs", "train_images", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
           "l1": (0.0, 1.0), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
 

@@ -118,7 +118,7 @@ class Loaders:
 
 
 def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], workers: int = 0) -> Loaders:
-    """What ``exp`` trains and is judged on. ``placement``: device, rank and world, of ``train.Machine``."""
+    """What ``exp`` trains and is judged on. ``placement``: device, rank and world, of ``hardware.Machine``."""
     plain = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": placement["device"]}
     images, labels = data.train_images, data.train_labels
     test = Batches(data.test_images, data.test_labels, **plain)

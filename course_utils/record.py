@@ -16,6 +16,7 @@ from course_utils import checkpoint
 from course_utils.datasets import Dataset
 from course_utils.evaluate import Prediction, per_class_accuracy
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment, describe, load
+from course_utils.files import write_whole
 from course_utils.hardware import Machine, machine_words, short_name
 from course_utils.train import Training
 
@@ -109,9 +110,8 @@ def without_paths(notebook: Path) -> str:
 
 def write(record: Record, folder: Path) -> Path:
     """Write ``folder/record.json`` whole or not at all; the last act of a notebook."""
-    path, partial = folder / "record.json", folder / f".record-{os.getpid()}"
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    path = folder / "record.json"
+    write_whole(path, json.dumps(record, indent=1) + "\n")
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from course_utils import experiment, record
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError
+from course_utils.files import write_whole
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
 SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # a run's figures in its README
@@ -32,7 +33,7 @@ def adopt(folder: Path, notebook: Path) -> str:
     for target in (home / "results", home / "runs", REPO / "images" / exp.assignment):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
-    (home / "runs" / f"{name}.ipynb").write_text(record.without_paths(notebook), encoding="utf-8")
+    write_whole(home / "runs" / f"{name}.ipynb", record.without_paths(notebook))
     for figure in sorted(folder.glob("figures/*.png")):
         shutil.copyfile(figure, REPO / "images" / exp.assignment / f"{name}-{figure.name}")
     return name
@@ -49,7 +50,7 @@ def report(check: bool = False) -> list[Path]:
         if after != before:
             changed.append(path)
             if not check:
-                path.write_text(after, encoding="utf-8")
+                write_whole(path, after)
     return changed
 
 

@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from course_utils import checkpoint
 from course_utils.evaluate import predict
 from course_utils.experiment import CourseError, Experiment
+from course_utils.files import write_whole
 from course_utils.hardware import Machine
 from course_utils.loader import Batches
 from course_utils.optim import make_optimizer, make_schedule
@@ -114,9 +114,7 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
     result = RangeTest(lrs, losses)
     if folder and machine.accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / ".lr_range.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(result) | {"conditions": conditions}), encoding="utf-8")
-        os.replace(partial, folder / "lr_range.json")
+        write_whole(folder / "lr_range.json", json.dumps(dataclasses.asdict(result) | {"conditions": conditions}))
     return result
 
 

@@ -177,13 +177,13 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_complete(tmp_path,
     batches(tmp_path / "cifar-10-batches-py", np.random.default_rng(0))
     written = []
 
-    def third_fails(path, *parts, whole=acquire._write_whole):
+    def third_fails(path, *parts, whole=acquire.write_whole):
         if len(written) == 2:
             raise OSError(28, "No space left on device")
         written.append(path)
         whole(path, *parts)
 
-    monkeypatch.setattr(acquire, "_write_whole", third_fails)
+    monkeypatch.setattr(acquire, "write_whole", third_fails)
     with pytest.raises(CourseError, match="No space left"):
         acquire.prepare("cifar10", tmp_path)
     with pytest.raises(CourseError, match="No prepared"):

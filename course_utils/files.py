@@ -1,0 +1,21 @@
+"""Writing a file whole or not at all."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, *parts: bytes | memoryview | str) -> None:
+    """Write ``parts`` (text as UTF-8) to ``path``: under a temporary name beside it, then moved, so that ``path`` never
+    holds half of it and what it held before stays until then. Raises ``OSError`` when the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            for part in parts:
+                file.write(part.encode() if isinstance(part, str) else part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
