@@ -22,6 +22,7 @@ class Info:
     title: str
     mean: tuple[float, float, float]  # of the training pixels, RGB, 0 to 1
     std: tuple[float, float, float]
+    tracks: bool = False  # whether it knows which pictures show one physical object
 
 
 DATASETS: Mapping[str, Info] = {
@@ -29,6 +30,12 @@ DATASETS: Mapping[str, Info] = {
         "CIFAR-10",
         mean=(0.49139968, 0.48215841, 0.44653091),  # the published constants; equal np.mean / 255 of the training
         std=(0.24703223, 0.24348513, 0.26158784),   # images to 1e-8 (a test holds it)
+    ),
+    "gtsrb": Info(
+        "GTSRB",
+        mean=(0.3337, 0.3064, 0.3171),  # the published constants; those of these training images, resized to 32x32,
+        std=(0.2672, 0.2564, 0.2629),   # are (0.3403, 0.3121, 0.3214) and (0.2724, 0.2608, 0.2669)
+        tracks=True,
     ),
     "stl10": Info(
         "STL-10 (labelled)",
@@ -53,6 +60,7 @@ class Dataset:
     test_labels: np.ndarray
     is_sample: bool
     sha256: Mapping[str, str]  # of each array's bytes
+    train_tracks: np.ndarray | None = None  # int64 (N,): pictures of one physical object share a number (GTSRB)
 
 
 def open_dataset(name: str, root: str | Path | None = None, data: str = "real", seed: int = 0,
@@ -77,7 +85,7 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
         if count is not None:
             labels = arrays[f"{split}_labels"]
             chosen = stratified(labels, count, len(meta["classes"]))
-            arrays[f"{split}_images"], arrays[f"{split}_labels"] = arrays[f"{split}_images"][chosen], labels[chosen]
+            arrays |= {key: array[chosen] for key, array in arrays.items() if key.startswith(split)}
     return Dataset(name, info.title, tuple(meta["classes"]), info.mean, info.std, is_sample=False,
                    sha256=meta["sha256"], **arrays)
 
@@ -98,10 +106,58 @@ def stratified(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
 
 
 def holdout_split(labels: np.ndarray, share: float, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation), ascending: ``share`` of each class held out at random by ``seed``."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    held = np.sort(order[stratified(labels[order], round(share * len(labels)), classes)])
+    """Indices (training, validation), ascending: ``share`` of each class, rounded, held out at random by ``seed``."""
+    rng = np.random.default_rng(seed)
+    held = []
+    for label in range(classes):
+        found = rng.permutation(np.flatnonzero(labels == label))
+        held.append(found[:round(share * len(found))])
+    held = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+@dataclass(frozen=True)
+class Items:
+    """What one epoch consists of: M items, each an image, plain or changed. Indices, not pictures."""
+
+    image: np.ndarray  # int64 (M,): the image's index
+    kind: np.ndarray  # int64 (M,): 0 plain, k changed by the k-th transform of the expansion
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, chosen: np.ndarray) -> Items:
+        return Items(self.image[chosen], self.kind[chosen])
+
+
+def expand(count: int, transforms: int, seed: int) -> Items:
+    """All ``count`` images plain, and for each of ``transforms`` its own random half of them.
+
+    GTSRB as published: 39,209 images and 12 transforms make 39,209 + 12 x 19,604 = 274,457 items.
+    """
+    rng = np.random.default_rng(seed)
+    halves = [np.sort(rng.permutation(count)[:count // 2]) for _ in range(transforms)]
+    kinds = [np.full(len(half), number, np.int64) for number, half in enumerate(halves, 1)]
+    return Items(np.concatenate([np.arange(count), *halves]), np.concatenate([np.zeros(count, np.int64), *kinds]))
+
+
+def split_items(items: Items, data: Dataset, split: str, share: float) -> tuple[Items, Items]:
+    """``items`` of the training images divided into (training, held out), about ``share`` of each class held out.
+
+    ``split="random"`` draws items, as the published GTSRB code does: pictures of one sign, and changed copies of one
+    picture, then lie on both sides. ``split="track"`` draws whole tracks, and holds out their plain pictures alone.
+    Raises ``CourseError`` when the data set knows no tracks.
+    """
+    labels, classes = data.train_labels, len(data.classes)
+    if split == "random":
+        rest, held = holdout_split(labels[items.image], share, classes)
+        return items[rest], items[held]
+    if data.train_tracks is None:
+        raise CourseError(f"{data.title} knows no tracks: use split = 'random'.")
+    tracks, first = np.unique(data.train_tracks, return_index=True)
+    _, chosen = holdout_split(labels[first], share, classes)
+    held = np.isin(data.train_tracks[items.image], tracks[chosen])
+    return items[~held], items[held & (items.kind == 0)]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

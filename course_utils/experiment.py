@@ -54,10 +54,12 @@ class Experiment:
     data: str = "real"  # "real" or "sample" (the procedural stand-in)
     train_images: int | None = None  # images used for training; None: all
     test_images: int | None = None  # images used for testing; None: all
-    holdout: float = 0.0  # share of the training images held out for validation, 0 to 0.5, stratified
+    holdout: float = 0.0  # share of the training images held out for validation, 0 to 0.5, stratified by class
+    split: str = "random"  # what is held out: "random" items, or "track": all pictures of a physical object together
     seed: int = 0  # of weights, order, augmentation and sample
     model_settings: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the model
     augmentation: tuple[Transform, ...] = ()  # of training images, in order, before normalisation
+    expansion: tuple[Transform, ...] = ()  # each adds a changed copy of its own random half of the training images
     engine: str = "torch"  # what augments: "torch" (whole batches on the device) or "albumentations" (one by one)
     optimizer: str = "adam"  # "adam" or "sgd"
     lr: float | None = None  # learning rate per step, of one_cycle the peak; None: from an LR range test
@@ -93,21 +95,25 @@ class Experiment:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, the same for equal experiments."""
         out = dataclasses.asdict(self)
-        out["augmentation"] = [{"name": t.name, "p": t.p, **t.settings} for t in self.augmentation]
+        for name in TRANSFORM_LISTS:
+            out[name] = [{"name": t.name, "p": t.p, **t.settings} for t in getattr(self, name)]
         return out
 
     def table(self) -> str:
         """All settings as lines of text, each with its value."""
         rows = self.as_dict()
-        steps = [f"{step.name}({', '.join(f'{k}={v}' for k, v in {'p': step.p, **step.settings}.items())})"
-                 for step in self.augmentation]
-        rows["augmentation"] = " -> ".join(steps) or "none"
+        for name in TRANSFORM_LISTS:
+            steps = [f"{step.name}({', '.join(f'{k}={v}' for k, v in {'p': step.p, **step.settings}.items())})"
+                     for step in getattr(self, name)]
+            rows[name] = "\n                  ".join(steps) or "none"
         return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
 
 
+TRANSFORM_LISTS = ("augmentation", "expansion")
 CHOICES = {
     "profile": PROFILES,
     "data": ("real", "sample"),
+    "split": ("random", "track"),
     "engine": ("torch", "albumentations"),
     "optimizer": ("adam", "sgd"),
     "schedule": ("constant", "one_cycle", "step", "cosine"),
@@ -123,7 +129,7 @@ def _check_types(exp: Experiment) -> None:
     hints = get_type_hints(Experiment)
     for f in dataclasses.fields(exp):
         value, hint = getattr(exp, f.name), hints[f.name]
-        if f.name in ("augmentation", "model_settings"):
+        if f.name in (*TRANSFORM_LISTS, "model_settings"):
             continue
         legal = getattr(hint, "__args__", (hint,))
         if float in legal and type(value) is int:
@@ -178,10 +184,10 @@ def _read(assignment: str) -> dict[str, Any]:
 
 
 def describe(assignment: str) -> dict[str, Any]:
-    """Title, notebook, published result and target accuracy (0 to 1) of an assignment, and its variants' names."""
+    """Title, notebook, published results by variant, target accuracy (0 to 1) and variants' names of an assignment."""
     table = _read(assignment)
     return {"title": table["title"], "notebook": table["notebook"], "target": table.get("target"),
-            "published": table.get("published", ""), "variants": tuple(table["variant"])}
+            "published": table.get("published", {}), "variants": tuple(table["variant"])}
 
 
 def load(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
@@ -197,8 +203,9 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
         raise unknown(f"variant of {assignment}", variant, variants)
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
-    settings = dict(variants[variant])
-    settings["augmentation"] = tuple(_transform(step) for step in settings.get("augmentation", ()))
+    settings = _inherited(variants, variant)
+    for name in TRANSFORM_LISTS:
+        settings[name] = tuple(_transform(step) for step in settings.get(name, ()))
     known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
     for name in settings:
         if name not in known:
@@ -210,6 +217,23 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
     if profile == "smoke":
         exp = exp.replace(**table["smoke"])
     return exp.replace(**{name: value for name, value in overrides.items() if value is not None})
+
+
+def _inherited(variants: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """The settings of ``variant`` laid over those of the variant that its ``like`` names, and so on."""
+    chain = [variant]
+    while "like" in variants[chain[-1]]:
+        parent = variants[chain[-1]]["like"]
+        if parent not in variants:
+            raise unknown(f"variant that {chain[-1]} is like", parent, variants)
+        if parent in chain:
+            raise CourseError(f"Variants that are like each other in a circle: {' -> '.join([*chain, parent])}.")
+        chain.append(parent)
+    settings: dict[str, Any] = {}
+    for name in reversed(chain):
+        settings |= variants[name]
+    settings.pop("like", None)
+    return settings
 
 
 def _transform(step: Mapping[str, Any]) -> Transform:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys
-from course_utils.datasets import Dataset, holdout_split
+from course_utils.datasets import Dataset, Items, expand, split_items
 from course_utils.experiment import CourseError, Experiment, Transform
 
 WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
@@ -20,35 +20,53 @@ RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to
 class Batches:
     """One split as batches: float32 (B, 3, H, W), channels last, normalised, and int64 (B,), on ``device``.
 
-    Arguments: ``images`` uint8 (N, H, W, 3) and ``labels`` int64 (N,); ``batch_size`` over all processes together, of
-    which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers`` (processes) serve the
-    "albumentations" engine alone; the "torch" engine augments whole batches on the device. The last batch is smaller
-    when ``batch_size`` does not divide N; nothing is dropped.
+    Arguments: ``images`` uint8 (N, H, W, 3) and ``labels`` int64 (N,); ``items``, what an epoch consists of (default:
+    each image once, plain) and ``expansion``, the transforms that its kinds stand for; ``batch_size`` over all
+    processes together, of which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers``
+    (processes) serve the "albumentations" engine alone; the "torch" engine augments whole batches on the device. The
+    last batch is smaller when ``batch_size`` does not divide the number of items; nothing is dropped.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Colour, std: Colour, *,
-                 augmentation: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
+                 items: Items | None = None, augmentation: Sequence[Transform] = (),
+                 expansion: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
                  device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.mean, self.std, self.augmentation, self.engine = mean, std, augmentation, engine
+        self.mean, self.std, self.engine = mean, std, engine
+        self.augmentation, self.expansion = augmentation, expansion
         self.shuffle, self.seed, self.rank, self.world, self.workers = shuffle, seed, rank, world, workers
         self.device = torch.device(device)
-        if (len(labels) - 1) % batch_size + 1 < world:
-            raise CourseError(f"The last batch holds {(len(labels) - 1) % batch_size + 1} of {len(labels)} images, too "
-                              f"few for {world} processes: choose another batch_size.")
-        self.augment = BatchedAugment(augmentation, mean, std)
+        self.items = expand(len(labels), 0, seed) if items is None else items
+        last = (len(self.items) - 1) % batch_size + 1
+        if last < world:
+            raise CourseError(f"The last batch holds {last} of {len(self.items)} images, too few for {world} "
+                              "processes: choose another batch_size.")
+        self.augment = BatchedAugment(augmentation, mean, std, expansion)
         self.resident = self._to_device() if engine == "torch" else None
 
     def __len__(self) -> int:
         """Optimiser steps in an epoch."""
-        return -(-len(self.labels) // self.batch_size)
+        return -(-len(self.items) // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """int64 (N,): the order of the images in this epoch, the same in every process."""
+        """int64 (M,): the order of the items in this epoch, the same in every process.
+
+        Within a batch, items of one kind lie together, so that each transform takes its part as one slice.
+        """
         if not self.shuffle:
-            return torch.arange(len(self.labels))
-        key = image_keys(self.seed, epoch, torch.tensor([len(self.labels)]))
-        return torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(int(key)))
+            return torch.arange(len(self.items))
+        key = image_keys(self.seed, epoch, torch.tensor([len(self.items)]))
+        order = torch.randperm(len(self.items), generator=torch.Generator().manual_seed(int(key)))
+        if not self.expansion:
+            return order
+        kinds = torch.from_numpy(self.items.kind)[order]
+        batch = torch.arange(len(order)) // self.batch_size
+        return order[(batch * (len(self.expansion) + 1) + kinds).argsort(stable=True)]
+
+    def keys(self, epoch: int, order: Tensor) -> Tensor:
+        """int64: for each item of ``order`` the key that decides how it is changed in this epoch."""
+        numbers = self.items.image + len(self.labels) * self.items.kind  # an item's own, whatever the split
+        return image_keys(self.seed, epoch, torch.from_numpy(numbers)[order])
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch."""
@@ -56,11 +74,12 @@ class Batches:
         if self.engine == "albumentations":
             yield from self._one_by_one(self._share(order), epoch)
             return
-        all_keys = image_keys(self.seed, epoch, order).to(self.device)
-        places = order.to(self.device) if self.resident is not None else order
-        for indices, keys in zip(self._share(places), self._share(all_keys)):
+        images, kinds = (torch.from_numpy(a)[order] for a in (self.items.image, self.items.kind))
+        all_keys = self.keys(epoch, order).to(self.device)
+        places = images.to(self.device) if self.resident is not None else images
+        for indices, keys, kind in zip(self._share(places), self._share(all_keys), self._share(kinds)):
             x, y = self._raw(indices)
-            yield self.augment(x, keys).contiguous(memory_format=torch.channels_last), y
+            yield self.augment(x, keys, kind).contiguous(memory_format=torch.channels_last), y
 
     def _share(self, epoch: Tensor) -> list[Tensor]:
         """This process's part of every batch of ``epoch`` (N,)."""
@@ -95,17 +114,19 @@ class _OneByOne(torch.utils.data.Dataset):
     """The "albumentations" engine: one image at a time, each with its own seed."""
 
     def __init__(self, batches: Batches, epoch: int) -> None:
-        self.images, self.labels = batches.images, batches.labels
-        keys = image_keys(batches.seed, epoch, torch.arange(len(self.labels)))
-        self.seeds = (keys & 0x7FFFFFFF).numpy()
-        self.pipeline = albumentations_pipeline(batches.augmentation, batches.mean, batches.std)
+        self.images, self.labels, self.items = batches.images, batches.labels, batches.items
+        self.seeds = (batches.keys(epoch, torch.arange(len(self.items))) & 0x7FFFFFFF).numpy()
+        starts = [(), *((step,) for step in batches.expansion)]  # by kind
+        self.pipelines = [albumentations_pipeline((*start, *batches.augmentation), batches.mean, batches.std)
+                          for start in starts]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        self.pipeline.set_random_seed(int(self.seeds[index]))
-        return self.pipeline(image=self.images[index])["image"], int(self.labels[index])
+    def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
+        image, pipeline = self.items.image[number], self.pipelines[self.items.kind[number]]
+        pipeline.set_random_seed(int(self.seeds[number]))
+        return pipeline(image=self.images[image])["image"], int(self.labels[image])
 
 
 @dataclass(frozen=True)
@@ -113,20 +134,23 @@ class Loaders:
     """The batches of one run."""
 
     train: Batches  # shuffled, augmented
-    watch: Batches  # scored after every epoch: the held-out images if there are any, else the test images
+    watch: Batches  # scored after every epoch: the held-out items if there are any, else the test images
     test: Batches  # scored at the end
+    held: Batches | None  # the plain pictures among the held-out items
 
 
 def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], workers: int = 0) -> Loaders:
     """What ``exp`` trains and is judged on. ``placement``: device, rank and world, of ``hardware.Machine``."""
     plain = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": placement["device"]}
+    changed = {"seed": exp.seed, "expansion": exp.expansion}
     images, labels = data.train_images, data.train_labels
     test = Batches(data.test_images, data.test_labels, **plain)
-    watch = test
+    watch, held = test, None
+    items = expand(len(labels), len(exp.expansion), exp.seed)
     if exp.holdout:
-        rest, held = holdout_split(labels, exp.holdout, len(data.classes))
-        watch = Batches(images[held], labels[held], **plain)
-        images, labels = images[rest], labels[rest]
-    train = Batches(images, labels, **plain | dict(placement), augmentation=exp.augmentation, engine=exp.engine,
-                    shuffle=True, seed=exp.seed, workers=workers)
-    return Loaders(train, watch, test)
+        items, out = split_items(items, data, exp.split, exp.holdout)
+        watch = Batches(images, labels, items=out, **plain, **changed)
+        held = Batches(images, labels, items=out[out.kind == 0], **plain)
+    train = Batches(images, labels, items=items, **plain | dict(placement), **changed, augmentation=exp.augmentation,
+                    engine=exp.engine, shuffle=True, workers=workers)
+    return Loaders(train, watch, test, held)

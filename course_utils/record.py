@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import checkpoint
-from course_utils.datasets import Dataset
+from course_utils.datasets import DATASETS, Dataset
 from course_utils.evaluate import Prediction, per_class_accuracy
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment, describe, load
 from course_utils.files import write_whole
@@ -45,8 +45,9 @@ def commit() -> str | None:
 
 
 def run_name(exp: Experiment) -> str:
-    """Name of a run's folder and files: variant, epochs, seed, and "sample" where it is one."""
-    return f"{exp.variant}-{exp.epochs}epochs-seed{exp.seed}" + ("-sample" if exp.data == "sample" else "")
+    """Name of a run's folder and files: variant, epochs, split where there is a choice, seed, "sample" if it is one."""
+    split = f"-{exp.split}" if DATASETS[exp.dataset].tracks else ""
+    return f"{exp.variant}-{exp.epochs}epochs{split}-seed{exp.seed}" + ("-sample" if exp.data == "sample" else "")
 
 
 def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
@@ -203,6 +204,7 @@ def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, R
     where = sorted({f"{short_name(part['machine'])}, {part.get('precision', record['precision'])}"
                     for _, record in runs for part in record["sessions"]})
     links = [f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs]
-    return [variant, describe(assignment)["published"], f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",
+    return [variant, describe(assignment)["published"].get(variant, ""),
+            f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",
             f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}",
             f"{runs[0][1]['parameters']:,}", f"{minutes:.0f} min", "; ".join(where), " ".join(links)]

@@ -11,6 +11,7 @@ from course_utils.experiment import ASSIGNMENTS, REPO, CourseError
 from course_utils.files import write_whole
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
+FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
 SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # a run's figures in its README
 
 
@@ -24,7 +25,7 @@ def adopt(folder: Path, notebook: Path) -> str:
     if found["sample"]:
         raise CourseError(f"{folder} was run on the sample: it says nothing about the real data and is not a result.")
     ran = found["experiment"]
-    exp = experiment.load(ran["assignment"], ran["variant"], seed=ran["seed"], epochs=ran["epochs"])
+    exp = experiment.load(ran["assignment"], ran["variant"], **{name: ran[name] for name in FREE if name in ran})
     differ = [key for key, value in exp.as_dict().items() if value != ran.get(key) and key != "about"]
     if differ:
         raise CourseError(f"{folder} is not {exp.assignment}:{exp.variant} as variants.toml has it; it differs in "

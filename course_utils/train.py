@@ -79,8 +79,8 @@ class RangeTest:
         return self.lrs[bottom] / math.sqrt(10)
 
 
-RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "seed", "model", "model_settings", "augmentation",
-                    "engine", "batch_size", "optimizer", "momentum", "weight_decay", "label_smoothing", "l1",
+RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "split", "seed", "model", "model_settings",
+                    "augmentation", "expansion", "engine", "batch_size", "optimizer", "momentum", "weight_decay", "label_smoothing", "l1",
                     "precision", "range_test_steps")  # the settings that a range test depends on
 
 
@@ -208,7 +208,8 @@ def _finished(exp: Experiment, done: Training) -> bool:
 
 
 def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Path | None) -> None:
-    defaults = {f.name: f.default for f in dataclasses.fields(Experiment)}  # of settings younger than the checkpoint
+    defaults = {f.name: [] if f.default == () else f.default  # of settings younger than the checkpoint
+                for f in dataclasses.fields(Experiment)}
     here, there = exp.as_dict() | {"lr": lr}, defaults | state["experiment"] | {"lr": state["lr"]}
     differ = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for"
               for key in sorted(here | there) if here.get(key) != there.get(key) and key != "about"]

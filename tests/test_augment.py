@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import augment
+from course_utils import augment, transforms
 from course_utils.experiment import CourseError, Transform
 from course_utils.sample import draw
 
@@ -54,12 +54,33 @@ def test_one_affine_equals_the_reference(angle, scale, x, y):
     pipeline = A.Compose([A.Affine(scale=(scale, scale), rotate=(angle, angle), translate_percent=sides, p=1,
                                    keep_ratio=True, border_mode=cv2.BORDER_REFLECT_101, strict=True)])
     expected = np.stack([pipeline(image=image)["image"] for image in IMAGES])
-    step = augment.ShiftScaleRotate(shift=0.0625, scale=0.1, rotate=45)
-    drawn = torch.tensor([angle / 45, (scale - 1) / 0.1, x / 0.0625, y / 0.0625]) / 2 + 0.5
+    step = transforms.ShiftScaleRotate(shift=0.0625, scale=0.1, rotate=45)
+    drawn = torch.tensor([angle / 45, (scale - 1) / 0.1, x / 0.0625, y / 0.0625, 0]) / 2 + 0.5
     pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float()
-    got = augment._resample(pixels, step.matrix(drawn.expand(len(IMAGES), 4), 32)).permute(0, 2, 3, 1)
+    got = augment._resample(pixels, step.matrix(drawn.expand(len(IMAGES), 5), 32), "reflection").permute(0, 2, 3, 1)
     assert np.abs(got.numpy() - expected).mean() < 0.3
     assert np.abs(got.numpy() - expected).max() < 1.01
+
+
+@pytest.mark.parametrize(("amount", "drawn"), [
+    ({"brightness": 5}, 0.1), ({"brightness": 5}, 0.35), ({"contrast": 5}, 0.07), ({"contrast": 5}, 0.4),
+    ({"saturation": 5}, 0.08), ({"saturation": 5}, 0.5), ({"hue": 0.4}, 0.1), ({"hue": 0.4}, 0.8),
+])
+def test_one_change_of_colour_equals_the_reference(amount, drawn):
+    """``drawn`` is the random number, 0 to 1, that picks the factor from its range."""
+    step = transforms.ColorJitter(**amount)
+    (name, size), = amount.items()
+    low, high = (-size, size) if name == "hue" else (max(0, 1 - size), 1 + size)
+    value = low + drawn * (high - low)
+    still = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+    pipeline = A.Compose([A.ColorJitter(**still | {name: (value, value)}, p=1, strict=True)])
+    expected = np.stack([pipeline(image=image)["image"] for image in IMAGES]).astype(float)
+    pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float()
+    on = torch.ones(len(IMAGES), dtype=torch.bool)
+    got = step.pixels(pixels, torch.full((len(IMAGES), 4), drawn), on, None).permute(0, 2, 3, 1).numpy()
+    # OpenCV keeps the hue in steps of two degrees, all else in whole numbers, which factors up to 6 enlarge
+    assert np.abs(got - expected).mean() < (2.0 if name == "hue" else 0.8)
+    assert np.abs(got - expected).max() < (11 if name == "hue" else 3.1)
 
 
 def test_the_hole_is_one_square_of_the_mean_wholly_inside():

@@ -76,9 +76,8 @@ def test_held_out_images_are_not_trained_on(tiny):
     data = open_dataset("cifar10", data="sample", train_images=100, test_images=20)
     placement = {"device": "cpu", "rank": 0, "world": 1}
     loaders = make_loaders(tiny, data, placement)
-    assert loaders.watch is loaders.test and len(loaders.train.labels) == 100
+    assert loaders.watch is loaders.test and len(loaders.train.items) == 100
     held = make_loaders(tiny.replace(holdout=0.2), data, placement)
-    assert len(held.train.labels) == 80 and len(held.watch.labels) == 20
-    trained = {image.tobytes() for image in held.train.images}
-    assert not trained & {image.tobytes() for image in held.watch.images}
+    assert len(held.train.items) == 80 and len(held.watch.items) == 20
+    assert not set(held.train.items.image) & set(held.watch.items.image)
     assert np.array_equal(held.test.images, data.test_images)

@@ -2,14 +2,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from course_utils.models.cifar10 import CustomResNet
+from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, lenet_stn, resnet34_stn, vgg16_stn
 
-MODELS: Mapping[str, type[nn.Module]] = {"custom_resnet": CustomResNet}
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "custom_resnet": CustomResNet,
+    "lenet": LeNet, "vgg16": VGG16, "resnet34": ResNet34,
+    "lenet_stn": lenet_stn, "vgg16_stn": vgg16_stn, "resnet34_stn": resnet34_stn,
+}
 
 
 def build_model(name: str, classes: int, **settings: Any) -> nn.Module:

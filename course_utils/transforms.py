@@ -1,0 +1,293 @@
+"""The transforms that an augmentation is made of, each for both engines.
+
+A class's fields are its settings. For the batched engine it has ``matrix`` (geometry) or ``pixels`` (colour, holes),
+and ``draws``, how many random numbers an image needs; ``reference`` builds the same for Albumentations.
+"""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from course_utils.experiment import CourseError, Transform, unknown
+
+if TYPE_CHECKING:
+    import albumentations as A
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Mirror left and right."""
+
+    draws: ClassVar[int] = 0  # random numbers an image needs, besides the one that decides on p
+    border: ClassVar[str | None] = None  # what grid_sample takes beyond the border; None: nothing is taken from there
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        return _scaled(u, -1, 1)
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        return torch.where(on.view(-1, 1, 1, 1), x.flip(3), x)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.HorizontalFlip(p=p)
+
+
+@dataclass(frozen=True)
+class VerticalFlip:
+    """Mirror top and bottom."""
+
+    draws: ClassVar[int] = 0
+    border: ClassVar[str | None] = None
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        return _scaled(u, 1, -1)
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        return torch.where(on.view(-1, 1, 1, 1), x.flip(2), x)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.VerticalFlip(p=p)
+
+
+@dataclass(frozen=True)
+class FlipBoth:
+    """Mirror left and right, top and bottom: half a turn."""
+
+    draws: ClassVar[int] = 0
+    border: ClassVar[str | None] = None
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        return _scaled(u, -1, -1)
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        return torch.where(on.view(-1, 1, 1, 1), x.flip((2, 3)), x)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=p)
+
+
+@dataclass(frozen=True)
+class EnlargeCrop:
+    """Enlarge and cut the middle out."""
+
+    scale: float = 1.2  # of the side
+    draws: ClassVar[int] = 0
+    border: ClassVar[str | None] = None
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        return _scaled(u, 1 / self.scale, 1 / self.scale)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.Affine(scale=(self.scale, self.scale), p=p, strict=True)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Rotate and scale about the centre, shear, then shift; bilinear; what comes from outside is black.
+
+    As Albumentations 2 does it: the shift is cut to whole pixels, one scale serves both axes.
+    """
+
+    rotate: float = 0.0  # largest angle, degrees
+    shear: float = 0.0  # largest angle by which upright lines lean, degrees
+    shift: float = 0.0  # largest shift along each axis, share of the image's side
+    scale: float = 0.0  # largest change of scale, so 0.1 is 0.9 to 1.1
+    draws: ClassVar[int] = 5
+    border: ClassVar[str | None] = "zeros"
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        """(B, 3, 3), from a pixel of the result to its place in the input, in pixels from the centre."""
+        u = 2 * u - 1
+        angle, scale = -u[:, 0] * math.radians(self.rotate), 1 + u[:, 1] * self.scale
+        shift = (u[:, 2:4] * self.shift * size).trunc()
+        lean = torch.tan(u[:, 4] * math.radians(self.shear))
+        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        undo = torch.stack([torch.stack([cos, sin + cos * lean], 1), torch.stack([-sin, cos - sin * lean], 1)], 1)
+        out = torch.zeros(len(u), 3, 3, device=u.device)
+        out[:, :2, :2], out[:, 2, 2] = undo, 1
+        out[:, :2, 2:] = -undo @ shift[:, :, None]
+        return out
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+        import cv2
+
+        sides = dict.fromkeys("xy", (-self.shift, self.shift))
+        modes = {"zeros": cv2.BORDER_CONSTANT, "reflection": cv2.BORDER_REFLECT_101}
+        return A.Affine(scale=(1 - self.scale, 1 + self.scale), rotate=(-self.rotate, self.rotate), p=p,
+                        shear={"x": (-self.shear, self.shear), "y": (0.0, 0.0)}, translate_percent=sides,
+                        keep_ratio=True, border_mode=modes[self.border], strict=True)
+
+
+@dataclass(frozen=True)
+class ShiftScaleRotate(Affine):
+    """Rotate and scale about the centre, then shift; bilinear, mirrored at the border."""
+
+    rotate: float = 45.0  # largest angle, degrees
+    shift: float = 0.0625  # largest shift, share of the image's side (at 32 pixels: below 2, so 1)
+    scale: float = 0.1  # largest change of scale
+    border: ClassVar[str | None] = "reflection"
+
+
+@dataclass(frozen=True)
+class CoarseDropout:
+    """Cover one square hole, wholly inside the image, with the data set's mean colour (DeVries & Taylor 2017)."""
+
+    size: int = 16  # pixels, side of the hole
+    draws: ClassVar[int] = 2
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if self.size > min(height, width):
+            raise CourseError(f"coarse_dropout size {self.size}: larger than the image ({height}x{width}).")
+        top = (u[:, 0] * (height - self.size + 1)).floor().view(-1, 1, 1, 1)
+        left = (u[:, 1] * (width - self.size + 1)).floor().view(-1, 1, 1, 1)
+        rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
+        columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
+        hole = (rows >= top) & (rows < top + self.size) & (columns >= left) & (columns < left + self.size)
+        return torch.where(hole & on.view(-1, 1, 1, 1), mean.round(), x)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        side = (self.size, self.size)
+        return A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side,
+                               fill=tuple(fill), p=p, strict=True)
+
+
+@dataclass(frozen=True)
+class ToGray:
+    """Replace the colours by their brightness (ITU-R 601 weights, as OpenCV), still three channels."""
+
+    draws: ClassVar[int] = 0
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        return torch.where(on.view(-1, 1, 1, 1), _grey(x), x)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.ToGray(p=p, strict=True)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Change brightness, contrast, saturation and hue, as torchvision's transform of that name does.
+
+    The first three factors are drawn evenly from ``max(0, 1 - amount)`` to ``1 + amount``.
+    """
+
+    brightness: float = 0.0  # 5 multiplies by 0 to 6, and all beyond 255 is white
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0  # largest turn of the colour circle, share of it, 0 to 0.5
+    draws: ClassVar[int] = 4
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        before = x
+        factor = [self._range(amount)[0] + u[:, k].view(-1, 1, 1, 1) * (1 + amount - self._range(amount)[0])
+                  for k, amount in enumerate((self.brightness, self.contrast, self.saturation))]
+        if self.brightness:
+            x = (x * factor[0]).clamp(0, 255)
+        if self.contrast:
+            x = torch.lerp(_grey(x).mean((2, 3), keepdim=True), x, factor[1]).clamp(0, 255)
+        if self.saturation:
+            x = torch.lerp(_grey(x), x, factor[2]).clamp(0, 255)
+        if self.hue:
+            x = _turn_hue(x, (2 * u[:, 3].view(-1, 1, 1) - 1) * self.hue)
+        return torch.where(on.view(-1, 1, 1, 1), x, before)
+
+    @staticmethod
+    def _range(amount: float) -> tuple[float, float]:
+        return max(0.0, 1 - amount), 1 + amount
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.ColorJitter(self._range(self.brightness), self._range(self.contrast), self._range(self.saturation),
+                             (-self.hue, self.hue), p=p, strict=True)
+
+
+def _scaled(u: Tensor, x: float, y: float) -> Tensor:
+    """(B, 3, 3) for the images that ``u`` (B, ...) belongs to: both axes multiplied."""
+    out = torch.zeros(len(u), 3, 3, device=u.device)
+    out[:, 0, 0], out[:, 1, 1], out[:, 2, 2] = x, y, 1
+    return out
+
+
+def _grey(x: Tensor) -> Tensor:
+    """(B, 1, H, W): brightness by the weights of ITU-R 601, as OpenCV and Pillow."""
+    return (x * per_channel((0.299, 0.587, 0.114), x)).sum(1, keepdim=True)
+
+
+def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """``x`` (B, 3, H, W) with its hue in HSV moved by ``turn`` (B, 1, 1), shares of the circle."""
+    value, low = x.amax(1), x.amin(1)
+    spread = value - low
+    red, green, blue = x.unbind(1)
+    safe = spread.clamp_min(1e-6)
+    sextant = torch.where(value == red, (green - blue) / safe,
+                          torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe))
+    place = [(shift + sextant + 6 * turn) % 6 for shift in (5, 3, 1)]  # Smith 1978, in the form without cases
+    return torch.stack([value - spread * torch.minimum(k, 4 - k).clamp(0, 1) for k in place], 1)
+
+
+TRANSFORMS: Mapping[str, type] = {
+    "horizontal_flip": HorizontalFlip,
+    "vertical_flip": VerticalFlip,
+    "flip_both": FlipBoth,
+    "enlarge_crop": EnlargeCrop,
+    "affine": Affine,
+    "shift_scale_rotate": ShiftScaleRotate,
+    "coarse_dropout": CoarseDropout,
+    "to_gray": ToGray,
+    "color_jitter": ColorJitter,
+}
+
+
+def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]:
+    """``(p, transform)`` of each described step. Raises ``CourseError`` for an unknown name, setting or p."""
+    steps = []
+    for described in augmentation:
+        if described.name not in TRANSFORMS:
+            raise unknown("transform", described.name, TRANSFORMS)
+        kind = TRANSFORMS[described.name]
+        legal = [f.name for f in dataclasses.fields(kind)]
+        for name, value in described.settings.items():
+            if name not in legal:
+                raise unknown(f"setting of {described.name}", name, legal)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
+                raise CourseError(f"{described.name}: {name} = {value!r} must be a number, not below 0.")
+        if not 0 <= described.p <= 1:
+            raise CourseError(f"{described.name}: p = {described.p!r} must lie between 0 and 1.")
+        steps.append((described.p, kind(**described.settings)))
+    return steps
+
+
+def per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
+    """``values`` as float32 (1, 3, H, W), channels last, of the size and on the device of ``like`` (B, 3, H, W).
+
+    Full-sized, since broadcasting over the three innermost numbers takes ten times as long; and made only once, since
+    making it anew would wait for the device.
+    """
+    return _planes(values, *like.shape[2:], like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _planes(values: tuple[float, float, float], height: int, width: int, device: torch.device) -> Tensor:
+    planes = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, height, width)
+    return planes.contiguous(memory_format=torch.channels_last).to(device)
