@@ -1,6 +1,7 @@
 """Judging a trained network on plain images in eval mode."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,19 +41,66 @@ class Prediction:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: Batches, precision: str = "fp32") -> Prediction:
-    """Run ``model`` in eval mode over unaugmented ``batches``; ``precision`` "fp32" or "bf16". Its mode is restored."""
+def predict(model: nn.Module, batches: Batches, precision: str = "fp32", epoch: int = 0) -> Prediction:
+    """Run ``model`` in eval mode over unshuffled ``batches``; ``precision`` "fp32" or "bf16". Its mode is restored.
+
+    ``epoch`` matters only where the batches are augmented: it decides what is drawn.
+    """
     was_training = model.training
     model.eval()
     outputs, labels = [], []
     try:
-        for x, y in batches.epoch():
+        for x, y in batches.epoch(epoch):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs.append(model(x).flatten(1))
             labels.append(y)
     finally:
         model.train(was_training)
     return Prediction(torch.cat(outputs).float().cpu().numpy(), torch.cat(labels).cpu().numpy())
+
+
+def averaged(predictions: Sequence[Prediction]) -> Prediction:
+    """What several views of the same images say together: the logarithm of their mean probabilities."""
+    mean = np.mean([torch.softmax(torch.from_numpy(p.logits), 1).numpy() for p in predictions], axis=0)
+    return Prediction(np.log(np.maximum(mean, 1e-12)), predictions[0].labels)
+
+
+@torch.no_grad()
+def learnt_maps(model: nn.Module, batches: Batches) -> np.ndarray:
+    """float32 (N, 2, 3): the map by which ``model.theta`` resamples each image; the identity where it has none."""
+    was_training = model.training
+    model.eval()
+    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    maps = [model.theta(x).float().cpu() if hasattr(model, "theta") else identity.expand(len(x), 2, 3)
+            for x, _ in batches.epoch()]
+    model.train(was_training)
+    return torch.cat(maps).numpy()
+
+
+@torch.no_grad()
+def resampled(model: nn.Module, x: Tensor) -> Tensor:
+    """What the classifier behind a spatial transformer sees of images ``x`` (B, 3, H, W); ``x`` itself without one."""
+    if not hasattr(model, "transform"):
+        return x
+    was_training = model.training
+    seen = model.eval().transform(x.to(next(model.parameters()).device)).to(x.device)
+    model.train(was_training)
+    return seen
+
+
+def affine_parts(theta: np.ndarray, side: int) -> dict[str, np.ndarray]:
+    """What affine maps (N, 2, 3) do to images of ``side`` pixels, each float (N,).
+
+    ``theta`` leads from a place in the output to the place in the input that it shows, both from -1 to 1. "rotation"
+    (degrees, clockwise), "zoom" (over 1 enlarges), "shift right" and "shift down" (pixels, of the centre) describe how
+    the picture moves.
+    """
+    matrix = theta[:, :, :2]
+    back = np.linalg.inv(matrix)  # from the input to the output
+    moved = -np.einsum("nij,nj->ni", back, theta[:, :, 2]) * (side - 1) / 2
+    turn = np.arctan2(back[:, 1, 0] - back[:, 0, 1], back[:, 0, 0] + back[:, 1, 1])
+    return {"rotation": np.degrees(turn), "zoom": np.sqrt(np.abs(np.linalg.det(back))),
+            "shift right": moved[:, 0], "shift down": moved[:, 1]}
 
 
 def confusion_matrix(prediction: Prediction) -> np.ndarray:

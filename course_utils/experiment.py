@@ -75,6 +75,7 @@ class Experiment:
     keep: str = "last"  # which epoch's weights are evaluated: "last", or "best" on the held-out images
     patience: int | None = None  # stop after so many epochs without a better validation accuracy; None: never
     range_test_steps: int = 60  # optimiser steps of the LR range test
+    test_views: int = 0  # augmented views of a test image whose predictions are averaged with the plain one's
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware has units for it
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ CHOICES = {
 }
 POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "step_epochs", "train_images", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
-          "l1": (0.0, 1.0), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
+          "l1": (0.0, 1.0), "test_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
 
 
 def _check_types(exp: Experiment) -> None:

@@ -136,6 +136,7 @@ class Loaders:
     train: Batches  # shuffled, augmented
     watch: Batches  # scored after every epoch: the held-out items if there are any, else the test images
     test: Batches  # scored at the end
+    views: Batches  # the test images, augmented, for averaging
     held: Batches | None  # the plain pictures among the held-out items
 
 
@@ -145,6 +146,7 @@ def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], w
     changed = {"seed": exp.seed, "expansion": exp.expansion}
     images, labels = data.train_images, data.train_labels
     test = Batches(data.test_images, data.test_labels, **plain)
+    views = Batches(data.test_images, data.test_labels, **plain, augmentation=exp.augmentation, seed=exp.seed)
     watch, held = test, None
     items = expand(len(labels), len(exp.expansion), exp.seed)
     if exp.holdout:
@@ -153,4 +155,4 @@ def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], w
         held = Batches(images, labels, items=out[out.kind == 0], **plain)
     train = Batches(images, labels, items=items, **plain | dict(placement), **changed, augmentation=exp.augmentation,
                     engine=exp.engine, shuffle=True, workers=workers)
-    return Loaders(train, watch, test, held)
+    return Loaders(train, watch, test, views, held)

@@ -48,6 +48,45 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
     return figure
 
 
+def pairs(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
+    """Images ``before`` (N, H, W, 3), 0 to 1, each above what became of it in ``after``."""
+    rows = max(1, -(-len(before) // columns))
+    figure, axes = _canvas(1.2 * columns, 2.6 * rows + 0.4, 2 * rows, columns)
+    for axis in axes.flat:
+        axis.axis("off")
+    for k, (first, second, text) in enumerate(zip(before, after, titles)):
+        row, column = 2 * (k // columns), k % columns
+        axes[row, column].imshow(first, interpolation="nearest")
+        axes[row, column].set_title(text, fontsize=7)
+        axes[row + 1, column].imshow(second, interpolation="nearest")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def histograms(values: Mapping[str, np.ndarray], title: str) -> Figure:
+    """One histogram for each named array (N,), with its mean."""
+    figure, axes = _canvas(3 * len(values), 2.8, 1, len(values))
+    for axis, (name, numbers) in zip(axes[0], values.items()):
+        axis.hist(numbers, bins=60, color=BLUE)
+        axis.axvline(float(np.mean(numbers)), color=ORANGE, linestyle="--", label=f"mean {np.mean(numbers):.2f}")
+        axis.set(xlabel=name, ylabel="images")
+        axis.legend(fontsize=8)
+        _plain(axis)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def counts(numbers: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Images of each class, in the order of the classes."""
+    figure, axes = _canvas(0.24 * len(classes) + 1, 3.8)
+    axis = axes[0, 0]
+    axis.bar(range(len(classes)), numbers, color=BLUE)
+    axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+    axis.set(ylabel="images", title=title)
+    _plain(axis)
+    return figure
+
+
 def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float, title: str) -> Figure:
     """The loss over the learning rate, on a logarithmic scale, and the rate suggested."""
     figure, axes = _canvas(6.5, 3.4)

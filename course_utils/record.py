@@ -7,7 +7,7 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 from course_utils import checkpoint
 from course_utils.datasets import DATASETS, Dataset
 from course_utils.evaluate import Prediction, per_class_accuracy
-from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment, describe, load
+from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment
 from course_utils.files import write_whole
-from course_utils.hardware import Machine, machine_words, short_name
+from course_utils.hardware import Machine, machine_words
 from course_utils.train import Training
 
 Record = dict[str, Any]
@@ -71,8 +71,8 @@ def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
 
 
 def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: Training, prediction: Prediction,
-         machine: Machine) -> Record:
-    """The record of a finished run. ``prediction`` is that of the test images."""
+         machine: Machine, held_out: Prediction | None = None) -> Record:
+    """The record of a finished run. ``prediction`` is that of the test images, ``held_out`` of plain held-out ones."""
     accuracies = {name: float(value) for name, value in zip(data.classes, per_class_accuracy(prediction))}
     return {
         "format": FORMAT,
@@ -82,6 +82,8 @@ def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: T
         "data": {"title": data.title, "sha256": dict(data.sha256)},
         "parameters": parameters,
         "history": training.history,
+        "kept_epoch": training.best["epoch"] if training.best else len(training.history),
+        "held_out": held_out and {"images": len(held_out.labels), "loss": held_out.loss, "accuracy": held_out.accuracy},
         "final": {"split": "test", "images": len(prediction.labels), "loss": prediction.loss,
                   "accuracy": prediction.accuracy, "per_class": accuracies},
         "seconds": sum(row["seconds"] for row in training.history),
@@ -143,6 +145,9 @@ def _check_agrees(record: Record, path: Path) -> None:
     apart = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
     if exp["keep"] == "last" and apart > (1e-9 if alike else 0.005):
         wrong.append("its final accuracy and its last epoch's")
+    if exp["keep"] == "best" and record["kept_epoch"] != 1 + max(
+            range(len(history)), key=lambda k: history[k]["val_accuracy"]):
+        wrong.append("its kept epoch and its best one")
     if abs(statistics.fmean(final["per_class"].values()) - final["accuracy"]) > 1e-9 and _balanced(final):
         wrong.append("its final accuracy and its classes'")
     if wrong:
@@ -176,35 +181,3 @@ def results(assignment: str) -> dict[str, Record]:
         if record["sample"]:
             raise CourseError(f"{assignment}/results/{name}.json is a run on the sample: not a result.")
     return found
-
-
-def table(assignment: str, links: bool = True) -> str:
-    """Markdown: one row for each variant and number of epochs, mean over its seeds, from the records alone.
-
-    The last column, with ``links``, leads to the executed notebooks, as seen from the repository's root.
-    """
-    groups: dict[tuple[str, int], list[tuple[str, Record]]] = {}
-    for name, record in results(assignment).items():
-        key = (record["experiment"]["variant"], record["experiment"]["epochs"])
-        groups.setdefault(key, []).append((name, record))
-    if not groups:
-        return "_No run yet._"
-    head = ["variant", "published", "test accuracy, ours", "epochs", "parameters", "training time", "machine", "run"]
-    rows = [_row(assignment, variant, epochs, runs) for (variant, epochs), runs in sorted(groups.items())]
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line if links else line[:-1]) + " |" for line in lines)
-
-
-def _row(assignment: str, variant: str, epochs: int, runs: Sequence[tuple[str, Record]]) -> list[str]:
-    accuracies = [100 * record["final"]["accuracy"] for _, record in runs]
-    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
-    seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
-    whole = load(assignment, variant).epochs
-    minutes = statistics.fmean(record["seconds"] for _, record in runs) / 60
-    where = sorted({f"{short_name(part['machine'])}, {part.get('precision', record['precision'])}"
-                    for _, record in runs for part in record["sessions"]})
-    links = [f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs]
-    return [variant, describe(assignment)["published"].get(variant, ""),
-            f"**{statistics.fmean(accuracies):.2f} %**{spread} ({seeds})",
-            f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}",
-            f"{runs[0][1]['parameters']:,}", f"{minutes:.0f} min", "; ".join(where), " ".join(links)]

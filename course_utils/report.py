@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from course_utils import experiment, record
+from course_utils import experiment, record, tables
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError
 from course_utils.files import write_whole
 
@@ -60,14 +60,14 @@ def _wanted() -> dict[Path, dict[str, str]]:
     wanted = {REPO / "README.md": {"figure": _lead_figure(names),
                                    "results": "\n\n".join(_section(name) for name in names)}}
     for name in names:
-        up = record.table(name).replace(f"(assignments/{name}/", "(")
+        up = tables.results_table(name).replace(f"(assignments/{name}/", "(")
         wanted[ASSIGNMENTS / name / "README.md"] = {"results": up, "figures": _figures(name)}
     return wanted
 
 
 def _section(assignment: str) -> str:
     title = experiment.describe(assignment)["title"]
-    return f"**[{title}](assignments/{assignment}/README.md)**\n\n{record.table(assignment)}"
+    return f"**[{title}](assignments/{assignment}/README.md)**\n\n{tables.results_table(assignment)}"
 
 
 def _lead_figure(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from course_utils import augment, transforms
-from course_utils.experiment import CourseError, Transform
+from course_utils.experiment import CourseError, Transform, load
 from course_utils.sample import draw
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -92,6 +92,32 @@ def test_the_hole_is_one_square_of_the_mean_wholly_inside():
         assert np.ptp(rows) == np.ptp(columns) == 15
 
 
+@pytest.mark.parametrize("name", ["vertical_flip", "flip_both"])
+def test_always_flipped_equals_the_reference(name):
+    np.testing.assert_allclose(batched([Transform(name)]), reference([Transform(name)]), atol=0.51)
+
+
+def test_an_enlarged_middle_equals_the_reference_and_opencv():
+    step = Transform("enlarge_crop", 1.0, {"scale": 38 / 32})
+    got = batched([step])
+    np.testing.assert_allclose(got, reference([step]), atol=0.51)
+    enlarged = np.stack([cv2.resize(image, (38, 38))[3:35, 3:35] for image in IMAGES])
+    np.testing.assert_allclose(got, enlarged, atol=1.1)
+
+
+@pytest.mark.parametrize(("angle", "shear", "x", "y"), [(15, 0, 0, 0), (-10, 2, 0, 0), (12, -1.5, 0, 0), (7, 0, .1, 0),
+                                                        (-15, 1, -.06, .1)])
+def test_an_affine_with_black_beyond_equals_the_reference(angle, shear, x, y):
+    pipeline = A.Compose([A.Affine(rotate=(angle, angle), shear={"x": (shear, shear), "y": (0, 0)}, p=1, strict=True,
+                                   translate_percent={"x": (x, x), "y": (y, y)}, border_mode=cv2.BORDER_CONSTANT)])
+    expected = np.stack([pipeline(image=image)["image"] for image in IMAGES])
+    drawn = torch.tensor([angle / 15, 0, x / 0.1, y / 0.1, shear / 2]) / 2 + 0.5
+    step = transforms.Affine(rotate=15, shear=2, shift=0.1)
+    pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float()
+    got = augment._resample(pixels, step.matrix(drawn.expand(len(IMAGES), 5), 32), "zeros").permute(0, 2, 3, 1)
+    assert np.abs(got.numpy() - expected).max() < 1.01
+
+
 @pytest.mark.parametrize("engine", [batched, reference])
 class TestDistributions:
     """Both engines against the distribution that is meant, over 4,000 draws each."""
@@ -147,6 +173,61 @@ class TestDistributions:
         red = left * np.array([1, 0, 0], np.uint8)
         grey = engine([Transform("to_gray", 0.7)], red)[:, 0, 0, 1] > 50
         np.testing.assert_allclose(grey.mean(), 0.7, atol=0.03)
+
+
+@pytest.mark.parametrize("engine", [batched, reference])
+class TestDistributionsOfColour:
+    """Factors evenly drawn from 0 to 6, hue turns from -0.4 to 0.4, over 3,000 images of one colour."""
+
+    def factors(self, engine, name, colour, channel):
+        images = np.full((3000, 8, 8, 3), colour, np.uint8)
+        return engine([Transform("color_jitter", 1.0, {name: 5})], images)[:, 0, 0, channel]
+
+    def test_brightness(self, engine):
+        """Times 0 to 6, as torchvision's ColorJitter(brightness=5) draws them."""
+        got = self.factors(engine, "brightness", (40, 40, 40), 0) / 40
+        np.testing.assert_allclose([got.mean(), got.std(), got.min(), got.max()], [3, 6 / 12**0.5, 0, 6], atol=0.1)
+
+    def test_saturation(self, engine):
+        """Away from grey by 0 to 6 times the distance, here of 10 from 100."""
+        got = (self.factors(engine, "saturation", (100, 100, 110), 2) - 101.1) / 8.9
+        np.testing.assert_allclose([got.mean(), got.std(), got.min(), got.max()], [3, 6 / 12**0.5, 0, 6], atol=0.15)
+
+    def test_contrast(self, engine):
+        """Away from the picture's mean grey by 0 to 6 times the distance."""
+        images = np.full((3000, 8, 8, 3), 100, np.uint8)
+        images[:, 4:] = 120
+        got = (engine([Transform("color_jitter", 1.0, {"contrast": 5})], images)[:, 7, 0, 0] - 110) / 10
+        np.testing.assert_allclose([got.mean(), got.std(), got.min(), got.max()], [3, 6 / 12**0.5, 0, 6], atol=0.15)
+
+    def test_hue(self, engine):
+        """Red turned by up to 0.4 of the circle: never within a tenth of cyan, and all else equally likely."""
+        images = np.full((3000, 8, 8, 3), (200, 0, 0), np.uint8)
+        got = engine([Transform("color_jitter", 1.0, {"hue": 0.4})], images)[:, 0, 0]
+        hue = np.array([cv2.cvtColor(np.uint8(c.round())[None, None], cv2.COLOR_RGB2HSV)[0, 0, 0] for c in got]) / 180.0
+        turn = (hue + 0.5) % 1 - 0.5
+        np.testing.assert_allclose([turn.mean(), turn.std(), np.ptp(turn)], [0, 0.8 / 12**0.5, 0.8], atol=0.02)
+
+
+EXPANSION = tuple(load("gtsrb_stn").expansion)
+
+
+def test_each_kind_of_an_expansion_is_its_own_transform():
+    """A batch of all kinds equals each kind alone; kind 0 is only normalised."""
+    kinds = torch.arange(len(IMAGES)) * (len(EXPANSION) + 1) // len(IMAGES)
+    keys = augment.image_keys(3, 1, torch.arange(len(IMAGES)))
+    images = torch.from_numpy(IMAGES)
+    engine = augment.BatchedAugment((), MEAN, STD, EXPANSION)
+    whole = engine(images, keys, kinds)
+    for kind in range(len(EXPANSION) + 1):
+        rows = kinds == kind
+        alone = engine(images[rows], keys[rows], kinds[rows])
+        torch.testing.assert_close(alone, whole[rows], rtol=0, atol=1e-5)
+        changed = (alone - augment.normalise(images[rows], MEAN, STD)).abs().amax((1, 2, 3)) > 0.05
+        assert changed.any() == (kind > 0)
+    again = engine(images, augment.image_keys(3, 2, torch.arange(len(IMAGES))), kinds)
+    drawn = torch.tensor([EXPANSION[kind - 1].name in ("affine", "color_jitter") and kind > 0 for kind in kinds])
+    assert ((again - whole).abs().amax((1, 2, 3)) > 1e-3)[drawn].float().mean() > 0.9  # anew each epoch
 
 
 def test_draws_depend_on_run_epoch_and_image_alone():

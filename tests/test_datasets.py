@@ -52,3 +52,52 @@ def test_the_published_constants_are_those_of_the_real_pixels(real_root):
     np.testing.assert_allclose(mean, data.mean, atol=1e-8)
     np.testing.assert_allclose(std, data.std, atol=1e-8)
     assert not data.is_sample and len(data.test_labels) == 10_000
+
+
+def test_the_published_expansion_has_274457_items():
+    items = datasets.expand(39_209, 12, seed=0)
+    assert len(items) == 274_457 and np.bincount(items.kind).tolist() == [39_209, *[19_604] * 12]
+    assert np.array_equal(items.image[:39_209], np.arange(39_209))
+    halves = [items.image[items.kind == kind] for kind in range(1, 13)]
+    assert all(len(np.unique(half)) == 19_604 for half in halves)
+    shared = [len(np.intersect1d(halves[0], half)) for half in halves[1:]]  # each its own half: a quarter in common
+    assert min(shared) > 9_500 and max(shared) < 10_100
+    assert not np.array_equal(items.image, datasets.expand(39_209, 12, seed=1).image)
+
+
+@pytest.fixture(scope="module")
+def signs():
+    return datasets.open_dataset("gtsrb", data="sample", train_images=1290, test_images=43)
+
+
+def test_a_split_by_track_shares_no_track(signs):
+    items = datasets.expand(1290, 3, seed=0)
+    used, held = datasets.split_items(items, signs, "track", 0.2)
+    tracks = [set(signs.train_tracks[part.image]) for part in (used, held)]
+    assert not tracks[0] & tracks[1] and len(tracks[0] | tracks[1]) == len(np.unique(signs.train_tracks))
+    assert (held.kind == 0).all() and 0.15 < len(held) / 1290 < 0.25
+    assert len(np.unique(signs.train_labels[held.image])) == 43  # every class is judged
+    plain = items.image[items.kind == 0]
+    assert set(used.image[used.kind == 0]) | set(held.image) == set(plain)
+
+
+def test_a_random_split_is_of_items_and_leaks(signs):
+    items = datasets.expand(1290, 3, seed=0)
+    used, held = datasets.split_items(items, signs, "random", 0.2)
+    pairs = [set(zip(part.image.tolist(), part.kind.tolist())) for part in (used, held)]
+    assert not pairs[0] & pairs[1] and len(pairs[0] | pairs[1]) == len(items)
+    assert abs(len(held) / len(items) - 0.2) < 0.01 and set(held.kind) == {0, 1, 2, 3}
+    assert np.isin(held.image, used.image).mean() > 0.5
+
+
+def test_a_split_by_track_needs_tracks():
+    data = datasets.open_dataset("cifar10", data="sample", train_images=100, test_images=10)
+    with pytest.raises(CourseError, match="knows no tracks"):
+        datasets.split_items(datasets.expand(100, 0, 0), data, "track", 0.2)
+
+
+def test_a_share_of_each_class_is_held_out():
+    labels = np.repeat(np.arange(3), (10, 100, 1000))
+    rest, held = datasets.holdout_split(labels, 0.2, 3)
+    assert np.bincount(labels[held]).tolist() == [2, 20, 200] and len(np.intersect1d(rest, held)) == 0
+    assert len(rest) + len(held) == 1110

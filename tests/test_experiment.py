@@ -88,3 +88,28 @@ def test_the_table_names_every_setting():
     text = load(NAME).table()
     assert all(f.name in text for f in dataclasses.fields(experiment.Experiment))
     assert "coarse_dropout(p=0.5, size=16)" in text
+
+
+def toml_with(tmp_path, monkeypatch, variants):
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    (folder / "variants.toml").write_text('title = "t"\nnotebook = "01_x"\n[smoke]\nepochs = 1\n' + variants)
+    monkeypatch.setattr(experiment, "ASSIGNMENTS", tmp_path)
+
+
+BASE = '[variant.a]\nabout = "a"\ndataset = "cifar10"\nmodel = "m"\nepochs = 3\nbatch_size = 4\nlr = 0.1\n'
+
+
+def test_a_variant_is_written_as_its_difference(tmp_path, monkeypatch):
+    toml_with(tmp_path, monkeypatch, BASE + '[variant.b]\nlike = "a"\nlr = 0.2\n[variant.c]\nlike = "b"\nepochs = 7\n')
+    exp = experiment.load("made_up", "c")
+    assert (exp.model, exp.lr, exp.epochs, exp.variant) == ("m", 0.2, 7, "c")
+
+
+@pytest.mark.parametrize(("variants", "said"), [
+    ('[variant.b]\nlike = "z"\n', "Legal: a, b"), ('[variant.b]\nlike = "c"\n[variant.c]\nlike = "b"\n', "circle"),
+])
+def test_a_variant_like_none_or_itself_is_refused(tmp_path, monkeypatch, variants, said):
+    toml_with(tmp_path, monkeypatch, BASE + variants)
+    with pytest.raises(CourseError, match=said):
+        experiment.load("made_up", "b")

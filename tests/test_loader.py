@@ -3,6 +3,7 @@ import pytest
 import torch
 from conftest import MEAN, STD, toy_batches, toy_images
 
+from course_utils.datasets import expand
 from course_utils.experiment import CourseError, Transform
 from course_utils.loader import make_loaders
 
@@ -81,3 +82,41 @@ def test_held_out_images_are_not_trained_on(tiny):
     assert len(held.train.items) == 80 and len(held.watch.items) == 20
     assert not set(held.train.items.image) & set(held.watch.items.image)
     assert np.array_equal(held.test.images, data.test_images)
+
+
+EXPANSION = (Transform("vertical_flip"), Transform("color_jitter", 1.0, {"brightness": 5}))
+
+
+@pytest.mark.parametrize("engine", ["torch", "albumentations"])
+def test_items_of_an_expansion(engine):
+    """Plain ones stay plain, flipped ones are flipped, in whatever batch; jittered ones differ between epochs."""
+    _, labels = toy_images()
+    items = expand(64, 2, seed=0)
+    same = {"items": items, "expansion": EXPANSION, "engine": engine}
+    plain = by_image(toy_batches(64), 0)
+    batches = toy_batches(16, shuffle=True, **same)
+    assert len(batches) == 8 and sorted(batches.order(1).tolist()) == list(range(128))
+    for epoch in (1, 2):
+        got = by_image(batches, epoch)
+        tolerance = {"rtol": 0, "atol": 1e-4}
+        torch.testing.assert_close(got[:64], plain, **tolerance)
+        torch.testing.assert_close(got[64:96], plain[items.image[64:96]].flip(2), **tolerance)
+        torch.testing.assert_close(by_image(toy_batches(50, **same), epoch), got, **tolerance)
+    assert not torch.equal(by_image(batches, 1)[96:], by_image(batches, 2)[96:])
+    y = torch.cat([y for _, y in batches.epoch(1)])[batches.order(1).argsort()]
+    assert torch.equal(y, torch.from_numpy(labels[items.image]))
+
+
+def test_an_item_looks_the_same_on_either_side_of_a_split():
+    items = expand(64, 2, seed=0)
+    whole = by_image(toy_batches(64, items=items, expansion=EXPANSION), 1)
+    part = by_image(toy_batches(64, items=items[np.arange(30, 120)], expansion=EXPANSION), 1)
+    torch.testing.assert_close(part, whole[30:120], rtol=0, atol=1e-5)
+
+
+def test_batches_are_sorted_by_kind_within_themselves_alone():
+    items = expand(64, 2, seed=0)
+    batches = toy_batches(16, items=items, expansion=EXPANSION, shuffle=True)
+    for batch in batches.order(1).split(16):
+        kinds = items.kind[batch]
+        assert (np.diff(kinds) >= 0).all() and len(np.unique(kinds)) > 1

@@ -132,7 +132,7 @@ def test_an_adopted_run_appears_in_the_readmes(house):
     assert "/home/me" not in adopted and "EPOCHS = 3" in adopted
     report.report()
     text = (house / "README.md").read_text()
-    assert "**72.00 %** ± 2.83 (2 seeds)" in text and "3 of 24, schedule made for 3" in text
+    assert "**72.00 ± 2.83 %** (2 seeds)" in text and "3 of 24, schedule made for 3" in text
     assert f"(assignments/{NAME}/runs/published-3epochs-seed1.ipynb)" in text
     own = (house / "assignments" / NAME / "README.md").read_text()
     assert "(runs/published-3epochs-seed0.ipynb)" in own

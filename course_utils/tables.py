@@ -1,0 +1,95 @@
+"""Tables for READMEs and notebooks, in Markdown, from the published records alone."""
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from course_utils import record
+from course_utils.datasets import DATASETS
+from course_utils.experiment import describe, load
+from course_utils.hardware import short_name
+
+
+def results_table(assignment: str, links: bool = True) -> str:
+    """Markdown: one row for each variant, split and number of epochs, mean over its seeds, from the records alone.
+
+    The last column, with ``links``, leads to the executed notebooks, as seen from the repository's root.
+    """
+    groups = _groups(assignment)
+    if not groups:
+        return "_No run yet._"
+    head = ["variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
+            "epochs", "parameters", "training time", "machine", "run"]
+    rows = [_row(assignment, runs) for runs in groups]
+    return _markdown([line if links else line[:-1] for line in (head, *rows)])
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    head, *rows = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *rows])
+
+
+def _groups(assignment: str) -> list[list[tuple[str, record.Record]]]:
+    """The results, runs that differ in their seed alone together, in the order of ``variants.toml``."""
+    order = describe(assignment)["variants"]
+    groups: dict[tuple[int, str, int], list[tuple[str, record.Record]]] = {}
+    for name, run in record.results(assignment).items():
+        exp = run["experiment"]
+        groups.setdefault((order.index(exp["variant"]), _split(run), exp["epochs"]), []).append((name, run))
+    return [groups[key] for key in sorted(groups)]
+
+
+def _split(run: record.Record) -> str:
+    """The split's name where the data set offers a choice and the run held something out, else nothing."""
+    exp = run["experiment"]
+    return exp.get("split", "") if DATASETS[exp["dataset"]].tracks and exp["holdout"] else ""
+
+
+def _kept(run: record.Record) -> dict[str, float]:
+    """The epoch whose weights were evaluated."""
+    return run["history"][run.get("kept_epoch", len(run["history"])) - 1]
+
+
+def _mean(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
+    text = format(statistics.fmean(values), form)
+    return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
+
+
+def _percent_and_loss(runs: Sequence[tuple[str, record.Record]], split: str) -> str:
+    rows = [_kept(run) for _, run in runs]
+    if f"{split}_loss" not in rows[0]:
+        return "–"
+    accuracies, losses = [100 * row[f"{split}_accuracy"] for row in rows], [row[f"{split}_loss"] for row in rows]
+    return f"{_mean(accuracies)} %, {_mean(losses, '.3f')}"
+
+
+def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str]:
+    exp, split = runs[0][1]["experiment"], _split(runs[0][1])
+    variant, epochs = exp["variant"], exp["epochs"]
+    whole = load(assignment, variant).epochs
+    length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}"
+    if exp["keep"] == "best":
+        length += f", best kept: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
+    where = sorted({f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
+                    for _, run in runs for part in run["sessions"]})
+    return [variant + (f", {split} split" if split else ""), describe(assignment)["published"].get(variant, ""),
+            _percent_and_loss(runs, "train"), _percent_and_loss(runs, "val"),
+            f"**{_mean([100 * run['final']['accuracy'] for _, run in runs], spread=True)} %** "
+            f"({len(runs)} seed{'s' * (len(runs) > 1)})",
+            _mean([run["final"]["loss"] for _, run in runs], ".3f"), length, f"{runs[0][1]['parameters']:,}",
+            f"{_mean([run['seconds'] / 60 for _, run in runs], '.0f')} min", "; ".join(where),
+            " ".join(f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs)]
+
+
+def split_table(assignment: str) -> str:
+    """Markdown: what the held-out pictures promised and what the test images gave, by variant and split."""
+    head = ["variant", "split", "seeds", "held-out pictures, plain", "test images", "promised too much"]
+    rows = []
+    for runs in _groups(assignment):
+        if not all(run.get("held_out") for _, run in runs):
+            continue
+        held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("held_out", "final"))
+        exp = runs[0][1]["experiment"]
+        rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
+                     f"{_mean(test, spread=True)} %", f"{_mean([h - t for h, t in zip(held, test)], '+.2f')} points"])
+    return _markdown([head, *rows]) if rows else "_No run yet._"
