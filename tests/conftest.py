@@ -25,12 +25,11 @@ def repo() -> Path:
     return REPO
 
 
-@pytest.fixture
-def real_root() -> Path:
-    """The folder of the real data; the test is skipped where there is none."""
+def real_root(name: str) -> Path:
+    """The folder of the real data sets; the test is skipped where ``name`` is not among them."""
     root = data_root()
-    if not (root / "cifar10" / "meta.json").is_file():
-        pytest.skip("no real CIFAR-10: set COURSE_DATA, or run  python -m course_utils data cifar10")
+    if not (root / name / "meta.json").is_file():
+        pytest.skip(f"no real {name}: set COURSE_DATA, or run  python -m course_utils data {name}")
     return root
 
 

@@ -87,3 +87,42 @@ def test_grad_cam_restores_the_mode(mode):
     model = toy_model().train(mode)
     evaluate.grad_cam(model, model[0], torch.randn(1, 3, 8, 8), torch.tensor([0]))
     assert model.training is mode and not model[0]._forward_hooks
+
+
+def test_averaged_views_are_the_mean_of_their_probabilities():
+    other = Prediction(LOGITS[:, ::-1].copy(), LABELS)
+    mean = evaluate.averaged([PREDICTION, other])
+    p, q = (torch.softmax(torch.from_numpy(x.logits), 1).numpy() for x in (PREDICTION, other))
+    np.testing.assert_allclose(np.exp(mean.logits), (p + q) / 2, rtol=1e-5)
+    same = evaluate.averaged([PREDICTION, PREDICTION])
+    assert same.accuracy == PREDICTION.accuracy and same.loss == pytest.approx(PREDICTION.loss, rel=1e-5)
+
+
+class Zoom(nn.Module):
+    """Looks at the middle half of every image."""
+
+    def theta(self, x):
+        return torch.tensor([[0.5, 0, 0], [0, 0.5, 0]]).expand(len(x), 2, 3) * self.weight
+
+    def transform(self, x):
+        grid = nn.functional.affine_grid(self.theta(x), list(x.shape), align_corners=True)
+        return nn.functional.grid_sample(x, grid, align_corners=True)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+
+def test_what_a_transformer_does_is_told():
+    batches, model = toy_batches(10), Zoom()
+    x = next(batches.epoch())[0]
+    assert evaluate.resampled(model, x).equal(model.transform(x))
+    parts = evaluate.affine_parts(evaluate.learnt_maps(model, batches), 8)
+    assert len(parts["zoom"]) == 64 and np.allclose(parts["zoom"], 2) and np.allclose(parts["rotation"], 0)
+
+
+def test_a_net_without_transformer_leaves_images_as_they_are():
+    batches, model = toy_batches(10), toy_model()
+    x = next(batches.epoch())[0]
+    assert evaluate.resampled(model, x) is x
+    assert np.allclose(evaluate.learnt_maps(model, batches), np.eye(3)[:2]) and model.training

@@ -1,0 +1,70 @@
+"""Tables are made from records alone: every number in them is one of theirs, or their mean."""
+import numpy as np
+import pytest
+
+from course_utils import experiment, record, tables
+from course_utils.datasets import open_dataset
+from course_utils.evaluate import Prediction
+from course_utils.experiment import load
+from course_utils.hardware import choose_machine
+from course_utils.train import Training
+
+NAME = "gtsrb_stn"
+
+
+def prediction_of(labels, right):
+    logits = np.eye(43, dtype=np.float32)[labels]
+    logits[right:] = np.roll(logits[right:], 1, axis=1)
+    return Prediction(logits, labels)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two seeds on the track split, one on the random one; of 86 test and 43 held-out images so many are right."""
+    data = open_dataset("gtsrb", data="sample", train_images=129, test_images=86)
+    object.__setattr__(data, "is_sample", False)
+    monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
+    (tmp_path / NAME / "results" / "new").mkdir(parents=True)
+    for seed, split, right, held in ((0, "track", 43, 21), (1, "track", 86, 21), (0, "random", 43, 43)):
+        exp = load(NAME, "lenet_stn", seed=seed, split=split, epochs=3)
+        rows = [{"epoch": k, "lr": 0.1, "train_loss": 0.5, "train_accuracy": 0.75, "seconds": 30.0,
+                 "val_loss": 0.25, "val_accuracy": 0.9 - abs(k - 2) / 10} for k in (1, 2, 3)]
+        training = Training(rows, [{"from_epoch": 1, **record.origin()}], {"epoch": 2})
+        made = record.make(exp, data, exp.lr, 73_763, training, prediction_of(data.test_labels, right),
+                           choose_machine("fp32"), prediction_of(data.test_labels[:43], held))
+        record.write(made, tmp_path / NAME / "results" / "new")
+        (tmp_path / NAME / "results" / "new" / "record.json").rename(
+            tmp_path / NAME / "results" / f"{record.run_name(exp)}.json")
+    return tmp_path
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_one_row_for_each_split_with_the_mean_over_seeds(runs):
+    head, _, random, track = cells(tables.results_table(NAME))
+    assert all(len(row) == len(head) for row in (random, track))
+    assert track[0] == "lenet_stn, track split" and "98.15 %" in track[1]
+    assert track[2:6] == ["75.00 %, 0.500", "90.00 %, 0.250", "**75.00 ± 35.36 %** (2 seeds)", track[5]]
+    assert "best kept: 2, 2" in track[6] and track[7] == "73,763" and track[8] == "2 min"
+    assert random[4] == "**50.00 %** (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
+
+
+def test_what_the_held_out_pictures_promised(runs):
+    _, _, random, track = cells(tables.split_table(NAME))
+    assert random == ["lenet_stn", "random", "1", "100.00 %", "50.00 %", "+50.00 points"]
+    assert track == ["lenet_stn", "track", "2", "48.84 ± 0.00 %", "75.00 ± 35.36 %", "-26.16 points"]
+
+
+def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
+    assert tables.results_table(NAME) == tables.split_table(NAME) == "_No run yet._"
+    assert NAME in experiment.assignments()
+
+
+def test_a_kept_epoch_that_is_not_the_best_is_refused(runs):
+    path = next((runs / NAME / "results").glob("*random*.json"))
+    path.write_text(path.read_text().replace('"kept_epoch": 2', '"kept_epoch": 3'))
+    with pytest.raises(experiment.CourseError, match="kept epoch"):
+        record.read(path)
