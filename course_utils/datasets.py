@@ -106,13 +106,18 @@ def stratified(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
 
 
 def holdout_split(labels: np.ndarray, share: float, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation), ascending: ``share`` of each class, rounded, held out at random by ``seed``."""
+    """Indices (training, validation), ascending: ``share`` of each class held out at random by ``seed``.
+
+    The share is rounded, to at least one of a class that has two. Raises ``CourseError`` when nothing can be held out.
+    """
     rng = np.random.default_rng(seed)
     held = []
     for label in range(classes):
         found = rng.permutation(np.flatnonzero(labels == label))
-        held.append(found[:round(share * len(found))])
+        held.append(found[:max(round(share * len(found)), int(len(found) > 1))])
     held = np.sort(np.concatenate(held))
+    if not len(held):
+        raise CourseError(f"holdout = {share} of {len(labels)} leaves nothing to validate on: use more images.")
     return np.setdiff1d(np.arange(len(labels)), held), held
 
 

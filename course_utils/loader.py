@@ -24,7 +24,8 @@ class Batches:
     each image once, plain) and ``expansion``, the transforms that its kinds stand for; ``batch_size`` over all
     processes together, of which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers``
     (processes) serve the "albumentations" engine alone; the "torch" engine augments whole batches on the device. The
-    last batch is smaller when ``batch_size`` does not divide the number of items; nothing is dropped.
+    last batch is smaller when ``batch_size`` does not divide the number of items; nothing is dropped. A rest of less
+    than two items a process, of which batch norm could make nothing, is added to the batch before.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Colour, std: Colour, *,
@@ -37,16 +38,15 @@ class Batches:
         self.shuffle, self.seed, self.rank, self.world, self.workers = shuffle, seed, rank, world, workers
         self.device = torch.device(device)
         self.items = expand(len(labels), 0, seed) if items is None else items
-        last = (len(self.items) - 1) % batch_size + 1
-        if last < world:
-            raise CourseError(f"The last batch holds {last} of {len(self.items)} images, too few for {world} "
-                              "processes: choose another batch_size.")
+        if len(self.items) < world or batch_size < world:
+            raise CourseError(f"{len(self.items)} images in batches of {batch_size} are too few for {world} processes.")
         self.augment = BatchedAugment(augmentation, mean, std, expansion)
         self.resident = self._to_device() if engine == "torch" else None
 
     def __len__(self) -> int:
         """Optimiser steps in an epoch."""
-        return -(-len(self.items) // self.batch_size)
+        whole, rest = divmod(len(self.items), self.batch_size)
+        return max(1, whole + (rest >= 2 * self.world))
 
     def order(self, epoch: int) -> Tensor:
         """int64 (M,): the order of the items in this epoch, the same in every process.
@@ -60,7 +60,7 @@ class Batches:
         if not self.expansion:
             return order
         kinds = torch.from_numpy(self.items.kind)[order]
-        batch = torch.arange(len(order)) // self.batch_size
+        batch = (torch.arange(len(order)) // self.batch_size).clamp(max=len(self) - 1)
         return order[(batch * (len(self.expansion) + 1) + kinds).argsort(stable=True)]
 
     def keys(self, epoch: int, order: Tensor) -> Tensor:
@@ -82,8 +82,9 @@ class Batches:
             yield self.augment(x, keys, kind).contiguous(memory_format=torch.channels_last), y
 
     def _share(self, epoch: Tensor) -> list[Tensor]:
-        """This process's part of every batch of ``epoch`` (N,)."""
-        return [batch[self.rank::self.world] for batch in epoch.split(self.batch_size)]
+        """This process's part of every batch of ``epoch`` (M,)."""
+        ends = [self.batch_size * k for k in range(1, len(self))]
+        return [batch[self.rank::self.world] for batch in epoch.tensor_split(ends)]
 
     def _raw(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident is not None:

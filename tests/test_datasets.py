@@ -93,3 +93,6 @@ def test_a_share_of_each_class_is_held_out():
     rest, held = datasets.holdout_split(labels, 0.2, 3)
     assert np.bincount(labels[held]).tolist() == [2, 20, 200] and len(np.intersect1d(rest, held)) == 0
     assert len(rest) + len(held) == 1110
+    assert len(datasets.holdout_split(np.array([0, 0, 1]), 0.2, 2)[1]) == 1  # one of two, none of one
+    with pytest.raises(CourseError, match="nothing to validate on"):
+        datasets.holdout_split(np.array([0, 1]), 0.2, 2)

@@ -27,8 +27,8 @@ def test_batches_hold_every_image_once_and_drop_none():
 
 def test_labels_stay_with_their_images():
     images, _ = toy_images()
-    batches = toy_batches(7, shuffle=True)
-    for (x, y), indices in zip(batches.epoch(3), batches.order(3).split(7)):
+    batches = toy_batches(6, shuffle=True)
+    for (x, y), indices in zip(batches.epoch(3), batches.order(3).split(6)):
         assert torch.equal(y, indices % 2)
         expected = (torch.from_numpy(images[indices.numpy()]).permute(0, 3, 1, 2) / 255 - MEAN[0]) / STD[0]
         torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
@@ -59,9 +59,24 @@ def test_processes_share_an_epoch_without_overlap():
         torch.testing.assert_close(x[1::2], x1)
 
 
-def test_a_batch_too_small_to_share_is_refused():
-    with pytest.raises(CourseError, match="last batch holds 1 of 64"):
-        toy_batches(9, rank=0, world=2)
+@pytest.mark.parametrize(("batch_size", "world", "last"), [
+    (9, 1, 10), (31, 1, 2), (31, 2, 33), (64, 1, 64), (70, 2, 64)])
+def test_a_rest_too_small_for_batch_norm_joins_the_batch_before(batch_size, world, last):
+    parts = [toy_batches(batch_size, rank=rank, world=world, shuffle=True) for rank in range(world)]
+    seen = [[len(y) for _, y in part.epoch(1)] for part in parts]
+    assert all(len(sizes) == len(part) for sizes, part in zip(seen, parts))
+    assert sum(sizes[-1] for sizes in seen) == last and sum(map(sum, seen)) == 64
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(CourseError, match="too few for 2 processes"):
+        toy_batches(1, rank=0, world=2)
+
+
+def test_a_joined_batch_is_sorted_by_kind_too():
+    items = expand(64, 2, seed=0)
+    batches = toy_batches(127, items=items, expansion=EXPANSION, shuffle=True)
+    assert len(batches) == 1 and (np.diff(items.kind[batches.order(1)]) >= 0).all()
 
 
 def test_order_differs_by_epoch_and_seed():
