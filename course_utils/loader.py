@@ -14,6 +14,7 @@ from course_utils.datasets import Dataset, Items, expand, split_items
 from course_utils.experiment import CourseError, Experiment, Transform
 
 WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
+TOGETHER = 512  # images augmented at once, in as many batches as that makes: the overhead of small steps is shared
 RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to live there
 
 
@@ -49,19 +50,11 @@ class Batches:
         return max(1, whole + (rest >= 2 * self.world))
 
     def order(self, epoch: int) -> Tensor:
-        """int64 (M,): the order of the items in this epoch, the same in every process.
-
-        Within a batch, items of one kind lie together, so that each transform takes its part as one slice.
-        """
+        """int64 (M,): the order of the items in this epoch, the same in every process."""
         if not self.shuffle:
             return torch.arange(len(self.items))
         key = image_keys(self.seed, epoch, torch.tensor([len(self.items)]))
-        order = torch.randperm(len(self.items), generator=torch.Generator().manual_seed(int(key)))
-        if not self.expansion:
-            return order
-        kinds = torch.from_numpy(self.items.kind)[order]
-        batch = (torch.arange(len(order)) // self.batch_size).clamp(max=len(self) - 1)
-        return order[(batch * (len(self.expansion) + 1) + kinds).argsort(stable=True)]
+        return torch.randperm(len(self.items), generator=torch.Generator().manual_seed(int(key)))
 
     def keys(self, epoch: int, order: Tensor) -> Tensor:
         """int64: for each item of ``order`` the key that decides how it is changed in this epoch."""
@@ -74,12 +67,27 @@ class Batches:
         if self.engine == "albumentations":
             yield from self._one_by_one(self._share(order), epoch)
             return
-        images, kinds = (torch.from_numpy(a)[order] for a in (self.items.image, self.items.kind))
-        all_keys = self.keys(epoch, order).to(self.device)
-        places = images.to(self.device) if self.resident is not None else images
-        for indices, keys, kind in zip(self._share(places), self._share(all_keys), self._share(kinds)):
-            x, y = self._raw(indices)
-            yield self.augment(x, keys, kind).contiguous(memory_format=torch.channels_last), y
+        shares = self._share(order)
+        together = max(1, TOGETHER // self.batch_size)
+        pieces = [shares[k:k + together] for k in range(0, len(shares), together)]
+        numbers = [torch.cat(piece) for piece in pieces]
+        kinds, by_kind = zip(*(torch.from_numpy(self.items.kind)[n].sort(stable=True) for n in numbers))
+        back = torch.cat([order.argsort() for order in by_kind]).to(self.device)
+        numbers = torch.cat([n[order] for n, order in zip(numbers, by_kind)])  # each transform's part in one piece
+        images, keys = torch.from_numpy(self.items.image)[numbers], self.keys(epoch, numbers).to(self.device)
+        images = images.to(self.device) if self.resident is not None else images  # once: each copy would be a wait
+        sizes = [len(kind) for kind in kinds]
+        for piece, kind, *parts in zip(pieces, kinds, *(a.split(sizes) for a in (images, keys, back))):
+            x, y = self._augmented(kind, *parts)
+            yield from zip(x.split([len(b) for b in piece]), y.split([len(b) for b in piece]))
+
+    def _augmented(self, kinds: Tensor, images: Tensor, keys: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+        """Changed images and labels, each (B, ...), put into the order ``back``."""
+        x, y = self._raw(images)
+        x = self.augment(x, keys, kinds)
+        if self.expansion:
+            x, y = x[back], y[back]
+        return x.contiguous(memory_format=torch.channels_last), y
 
     def _share(self, epoch: Tensor) -> list[Tensor]:
         """This process's part of every batch of ``epoch`` (M,)."""

@@ -37,28 +37,39 @@ def save_figure(figure: Figure, path: Path) -> Figure:
 
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "") -> Figure:
     """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title."""
-    rows = max(1, -(-len(images) // columns))
-    figure, axes = _canvas(1.25 * columns, 1.5 * rows + 0.4, rows, columns)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, text in zip(axes.flat, images, titles):
-        axis.imshow(image, interpolation="nearest")
-        axis.set_title(text, fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    return figure
+    return _tiles([images], titles, title, columns)
 
 
 def pairs(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
     """Images ``before`` (N, H, W, 3), 0 to 1, each above what became of it in ``after``."""
-    rows = max(1, -(-len(before) // columns))
-    figure, axes = _canvas(1.2 * columns, 2.6 * rows + 0.4, 2 * rows, columns)
-    for axis in axes.flat:
-        axis.axis("off")
-    for k, (first, second, text) in enumerate(zip(before, after, titles)):
-        row, column = 2 * (k // columns), k % columns
-        axes[row, column].imshow(first, interpolation="nearest")
-        axes[row, column].set_title(text, fontsize=7)
-        axes[row + 1, column].imshow(second, interpolation="nearest")
+    return _tiles([before, after], titles, title, columns)
+
+
+def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
+    """``images`` (N, H, W, 3), 0 to 1, above themselves with ``heat`` (N, H, W), 0 to 1, laid over."""
+    return _tiles([images, images], titles, title, columns, heat)
+
+
+def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
+           heat: np.ndarray | None = None) -> Figure:
+    """Row by row ``columns`` images of the first layer, each above its like in the next; ``heat`` lies over the last.
+
+    All on one pair of axes: an axes an image would take ten times as long.
+    """
+    lines = 1 + max(str(text).count("\n") for text in (*titles, ""))
+    rows, block = max(1, -(-len(layers[0]) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
+    figure, axes = _canvas(1.25 * columns, 1.25 * block * rows + 0.4)
+    axis = axes[0, 0]
+    for k, text in enumerate(titles[:len(layers[0])]):
+        left, top = 1.08 * (k % columns), block * (k // columns)
+        axis.text(left + 0.5, top - 0.03, text, ha="center", va="bottom", fontsize=8)
+        for number, images in enumerate(layers):
+            place = (left, left + 1, top + 1.05 * number + 1, top + 1.05 * number)
+            axis.imshow(images[k], extent=place, interpolation="nearest")
+        if heat is not None:
+            axis.imshow(heat[k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1, interpolation="bilinear")
+    axis.set(xlim=(0, 1.08 * columns - 0.08), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
+    axis.axis("off")
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -145,32 +156,17 @@ def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figur
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix (classes, classes): true class down, predicted class across, counts as numbers."""
-    side = 0.5 * len(classes) + 1.8
+    cell, size = (0.5, 7) if len(classes) <= 20 else (0.25, 4)  # inches, points
+    side = cell * len(classes) + 2.5
     figure, axes = _canvas(side, side)
     axis = axes[0, 0]
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):
         if matrix[row, column]:
-            axis.text(column, row, matrix[row, column], ha="center", va="center", fontsize=7,
+            axis.text(column, row, matrix[row, column], ha="center", va="center", fontsize=size,
                       color="white" if share[row, column] > 0.5 else "black")
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=size + 2)
+    axis.set_yticks(range(len(classes)), classes, fontsize=size + 2)
     axis.set(xlabel="predicted class", ylabel="true class", title=title)
-    return figure
-
-
-def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
-    """``images`` (N, H, W, 3), 0 to 1, above themselves with ``heat`` (N, H, W), 0 to 1, laid over."""
-    rows = max(1, -(-len(images) // columns))
-    figure, axes = _canvas(1.25 * columns, 2.7 * rows + 0.4, 2 * rows, columns)
-    for axis in axes.flat:
-        axis.axis("off")
-    for k, (image, map_, text) in enumerate(zip(images, heat, titles)):
-        row, column = 2 * (k // columns), k % columns
-        axes[row, column].imshow(image, interpolation="nearest")
-        axes[row, column].set_title(text, fontsize=8)
-        axes[row + 1, column].imshow(image, interpolation="nearest")
-        axes[row + 1, column].imshow(map_, cmap="inferno", alpha=0.55, vmin=0, vmax=1, interpolation="bilinear")
-    figure.suptitle(title, fontsize=11)
     return figure

@@ -12,7 +12,7 @@ from course_utils.files import write_whole
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
 FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
-SHOWN = ("curves", "range_test", "confusion", "mistakes", "grad_cam")  # a run's figures in its README
+SHOWN = ("curves", "straightened", "transforms", "range_test", "confusion", "mistakes", "grad_cam")  # in a README
 
 
 def adopt(folder: Path, notebook: Path) -> str:
@@ -60,14 +60,17 @@ def _wanted() -> dict[Path, dict[str, str]]:
     wanted = {REPO / "README.md": {"figure": _lead_figure(names),
                                    "results": "\n\n".join(_section(name) for name in names)}}
     for name in names:
+        home = ASSIGNMENTS / name / "README.md"
         up = tables.results_table(name).replace(f"(assignments/{name}/", "(")
-        wanted[ASSIGNMENTS / name / "README.md"] = {"results": up, "figures": _figures(name)}
+        wanted[home] = {"results": up, "figures": _figures(name)}
+        if "<!-- splits:" in home.read_text(encoding="utf-8"):
+            wanted[home]["splits"] = tables.split_table(name)
     return wanted
 
 
 def _section(assignment: str) -> str:
     title = experiment.describe(assignment)["title"]
-    return f"**[{title}](assignments/{assignment}/README.md)**\n\n{tables.results_table(assignment)}"
+    return f"**[{title}](assignments/{assignment}/README.md)**\n\n{tables.results_table(assignment, tables.SHORT)}"
 
 
 def _lead_figure(names: Sequence[str]) -> str:
@@ -79,8 +82,10 @@ def _lead_figure(names: Sequence[str]) -> str:
 
 
 def _figures(assignment: str) -> str:
+    """The figures of the first run of every row in the table of results."""
     lines = []
-    for name in record.results(assignment):
+    for runs in tables.groups(assignment):
+        name = runs[0][0]
         for kind in SHOWN:
             if (REPO / "images" / assignment / f"{name}-{kind}.png").exists():
                 lines.append(f"![{kind.replace('_', ' ')}, {name}](../../images/{assignment}/{name}-{kind}.png)")

@@ -9,19 +9,19 @@ from course_utils.datasets import DATASETS
 from course_utils.experiment import describe, load
 from course_utils.hardware import short_name
 
+COLUMNS = ("variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
+           "epochs", "parameters", "training time", "machine", "run")
+SHORT = tuple(name for name in COLUMNS if name not in ("training, as augmented", "validation", "test loss"))
+WITHOUT_LINKS = COLUMNS[:-1]
 
-def results_table(assignment: str, links: bool = True) -> str:
+
+def results_table(assignment: str, columns: Sequence[str] = COLUMNS) -> str:
     """Markdown: one row for each variant, split and number of epochs, mean over its seeds, from the records alone.
 
-    The last column, with ``links``, leads to the executed notebooks, as seen from the repository's root.
+    Links to the executed notebooks are as seen from the repository's root.
     """
-    groups = _groups(assignment)
-    if not groups:
-        return "_No run yet._"
-    head = ["variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
-            "epochs", "parameters", "training time", "machine", "run"]
-    rows = [_row(assignment, runs) for runs in groups]
-    return _markdown([line if links else line[:-1] for line in (head, *rows)])
+    rows = [dict(zip(COLUMNS, _row(assignment, runs))) for runs in groups(assignment)]
+    return _markdown([columns, *([row[name] for name in columns] for row in rows)]) if rows else "_No run yet._"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -29,14 +29,14 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *rows])
 
 
-def _groups(assignment: str) -> list[list[tuple[str, record.Record]]]:
+def groups(assignment: str) -> list[list[tuple[str, record.Record]]]:
     """The results, runs that differ in their seed alone together, in the order of ``variants.toml``."""
     order = describe(assignment)["variants"]
-    groups: dict[tuple[int, str, int], list[tuple[str, record.Record]]] = {}
+    found: dict[tuple[int, str, int], list[tuple[str, record.Record]]] = {}
     for name, run in record.results(assignment).items():
         exp = run["experiment"]
-        groups.setdefault((order.index(exp["variant"]), _split(run), exp["epochs"]), []).append((name, run))
-    return [groups[key] for key in sorted(groups)]
+        found.setdefault((order.index(exp["variant"]), _split(run), exp["epochs"]), []).append((name, run))
+    return [found[key] for key in sorted(found)]
 
 
 def _split(run: record.Record) -> str:
@@ -85,7 +85,7 @@ def split_table(assignment: str) -> str:
     """Markdown: what the held-out pictures promised and what the test images gave, by variant and split."""
     head = ["variant", "split", "seeds", "held-out pictures, plain", "test images", "promised too much"]
     rows = []
-    for runs in _groups(assignment):
+    for runs in groups(assignment):
         if not all(run.get("held_out") for _, run in runs):
             continue
         held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("held_out", "final"))

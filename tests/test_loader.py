@@ -73,12 +73,6 @@ def test_fewer_images_than_processes_are_refused():
         toy_batches(1, rank=0, world=2)
 
 
-def test_a_joined_batch_is_sorted_by_kind_too():
-    items = expand(64, 2, seed=0)
-    batches = toy_batches(127, items=items, expansion=EXPANSION, shuffle=True)
-    assert len(batches) == 1 and (np.diff(items.kind[batches.order(1)]) >= 0).all()
-
-
 def test_order_differs_by_epoch_and_seed():
     batches = toy_batches(shuffle=True)
     assert torch.equal(batches.order(1), toy_batches(shuffle=True).order(1))
@@ -127,11 +121,3 @@ def test_an_item_looks_the_same_on_either_side_of_a_split():
     whole = by_image(toy_batches(64, items=items, expansion=EXPANSION), 1)
     part = by_image(toy_batches(64, items=items[np.arange(30, 120)], expansion=EXPANSION), 1)
     torch.testing.assert_close(part, whole[30:120], rtol=0, atol=1e-5)
-
-
-def test_batches_are_sorted_by_kind_within_themselves_alone():
-    items = expand(64, 2, seed=0)
-    batches = toy_batches(16, items=items, expansion=EXPANSION, shuffle=True)
-    for batch in batches.order(1).split(16):
-        kinds = items.kind[batch]
-        assert (np.diff(kinds) >= 0).all() and len(np.unique(kinds)) > 1
