@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from course_utils.experiment import PROFILES, CourseError, assignments, load
 
@@ -24,15 +26,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="get a data set and prepare it as arrays")
-    data.add_argument("name", help="cifar10")
+    data.add_argument("name", help="cifar10 or gtsrb")
     data.add_argument("--root", type=Path, help="folder of all data sets (default: $COURSE_DATA, else data/)")
     data.set_defaults(command=_data)
 
     run = commands.add_parser("run", help="run notebooks headless and end with a table")
     run.add_argument("experiments", nargs="*", metavar="ASSIGNMENT[:VARIANT]", help="default: every assignment")
     run.add_argument("--profile", default="smoke", choices=PROFILES, help="smoke (default): on the drawn sample")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--epochs", type=int, help="instead of the variant's; the schedule is stretched with it")
+    run.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2", help="one run for each (default: 0)")
+    run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
+                     help="a parameter of the notebook, such as epochs=5 or split=random; may be given again")
     run.set_defaults(command=_run)
 
     report = commands.add_parser("report", help="write the READMEs' tables from the records")
@@ -46,6 +49,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``NAME=VALUE`` with its value as JSON where it is some (a number), else as it stands."""
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name.lower(), json.loads(value)
+    except ValueError:
+        return name.lower(), value
+
+
 def _data(args: argparse.Namespace) -> int:
     from course_utils.acquire import prepare
 
@@ -56,13 +74,13 @@ def _data(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from course_utils import batch
 
-    changes = {"EPOCHS": args.epochs} if args.epochs else {}
-    experiments = [load(*name.split(":", 1), profile=args.profile, seed=args.seed, epochs=args.epochs)
-                   for name in args.experiments or assignments()]
+    changes = dict(args.set)
+    experiments = [load(*name.split(":", 1), profile=args.profile, seed=seed, **changes)
+                   for name in args.experiments or assignments() for seed in args.seeds]
     outcomes = []
     for exp in experiments:
-        print(f"{exp.assignment}:{exp.variant}, profile {exp.profile} ...", flush=True)
-        outcomes.append(batch.run(exp, changes))
+        print(f"{exp.assignment}:{exp.variant}, profile {exp.profile}, seed {exp.seed} ...", flush=True)
+        outcomes.append(batch.run(exp, {name.upper(): value for name, value in changes.items()}))
     print(batch.show(outcomes))
     for out in outcomes:
         if not out.done:

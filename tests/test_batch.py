@@ -61,3 +61,21 @@ def test_an_unlawful_value_stops_the_notebook_in_its_first_cells(tmp_path, name,
 def test_wrong_words_are_answered_with_the_right_ones(words, said, capsys):
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_seeds_and_settings_reach_every_run(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def note(exp, parameters):
+        asked.append((exp.variant, exp.seed, exp.split, exp.epochs, parameters))
+        return batch.Outcome("01", exp.variant, "done", 0.5, 1.0, tmp_path)
+
+    monkeypatch.setattr(batch, "run", note)
+    words = ["run", "gtsrb_stn:lenet", "gtsrb_stn:best", "--profile", "full", "--seeds", "0,3"]
+    assert main([*words, "--set", "split=random", "--set", "EPOCHS=7"]) == 0
+    settings = {"SPLIT": "random", "EPOCHS": 7}
+    assert asked == [(v, s, "random", 7, settings) for v in ("lenet", "best") for s in (0, 3)]
+    assert main(["run", "gtsrb_stn", "--set", "split=tracks"]) == 2
+    assert "Did you mean 'track'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["run", "--set", "split"])
