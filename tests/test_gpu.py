@@ -6,9 +6,12 @@ import sys
 import pytest
 import torch
 
+from course_utils.experiment import assignments
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 SCRIPT = """
+import sys
 import torch
 from course_utils import train
 from course_utils.datasets import open_dataset
@@ -18,25 +21,27 @@ from course_utils.hardware import choose_machine
 from course_utils.loader import make_loaders
 from course_utils.models import build_model
 
-exp = load("cifar10_custom_resnet", profile="smoke", lr=0.001)
+exp = load(sys.argv[1], profile="smoke")
 data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)
 machine = choose_machine()
 assert machine.device.type == "cuda"
 loaders = make_loaders(exp, data, machine.placement)
 assert loaders.train.resident is not None
 torch.manual_seed(0)
-model = build_model(exp.model, 10)
+model = build_model(exp.model, len(data.classes))
 list(loaders.train.epoch(0))  # whatever is made once for each device
 torch.cuda.set_sync_debug_mode("error")  # from here to the end of an epoch nothing may wait for the device
 for x, y in loaders.train.epoch(1):
     pass
 torch.cuda.set_sync_debug_mode("default")
-training = train.fit(exp, model, loaders.train, loaders.watch, exp.lr, machine)
-assert training.history[-1]["test_accuracy"] > 0.8
-assert grad_cam(model, model.layer2, x[:2].float(), y[:2]).shape == (2, 32, 32)
+train.fit(exp, model, loaders.train, loaders.watch, exp.lr, machine)
+assert predict(model, loaders.test, machine.precision).accuracy > 0.8
+layer = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+assert grad_cam(model, layer, x[:2].float(), y[:2]).shape == (2, 32, 32)
 """
 
 
-def test_the_engine_on_a_gpu():
+@pytest.mark.parametrize("assignment", assignments())
+def test_the_engine_on_a_gpu(assignment):
     environment = {k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU"}
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=300, env=environment)
+    subprocess.run([sys.executable, "-c", SCRIPT, assignment], check=True, timeout=300, env=environment)
