@@ -21,61 +21,45 @@ if TYPE_CHECKING:
     import albumentations as A
 
 
-@dataclass(frozen=True)
-class HorizontalFlip:
-    """Mirror left and right."""
+class _Flip:
+    """Mirroring; its kinds differ in their axes alone."""
 
+    axes: ClassVar[tuple[int, ...]]  # of (B, 3, H, W)
     draws: ClassVar[int] = 0  # random numbers an image needs, besides the one that decides on p
     border: ClassVar[str | None] = None  # what grid_sample takes beyond the border; None: nothing is taken from there
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
-        return _scaled(u, -1, 1)
+        return _scaled(u, -1 if 3 in self.axes else 1, -1 if 2 in self.axes else 1)
 
     def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        return torch.where(on.view(-1, 1, 1, 1), x.flip(3), x)
+        return torch.where(on.view(-1, 1, 1, 1), x.flip(self.axes), x)
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
         import albumentations as A
 
-        return A.HorizontalFlip(p=p)
+        flips = {3: A.HorizontalFlip(p=1), 2: A.VerticalFlip(p=1)}
+        return A.Sequential([flips[axis] for axis in self.axes], p=p)
 
 
 @dataclass(frozen=True)
-class VerticalFlip:
+class HorizontalFlip(_Flip):
+    """Mirror left and right."""
+
+    axes: ClassVar[tuple[int, ...]] = (3,)
+
+
+@dataclass(frozen=True)
+class VerticalFlip(_Flip):
     """Mirror top and bottom."""
 
-    draws: ClassVar[int] = 0
-    border: ClassVar[str | None] = None
-
-    def matrix(self, u: Tensor, size: int) -> Tensor:
-        return _scaled(u, 1, -1)
-
-    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        return torch.where(on.view(-1, 1, 1, 1), x.flip(2), x)
-
-    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
-        import albumentations as A
-
-        return A.VerticalFlip(p=p)
+    axes: ClassVar[tuple[int, ...]] = (2,)
 
 
 @dataclass(frozen=True)
-class FlipBoth:
+class FlipBoth(_Flip):
     """Mirror left and right, top and bottom: half a turn."""
 
-    draws: ClassVar[int] = 0
-    border: ClassVar[str | None] = None
-
-    def matrix(self, u: Tensor, size: int) -> Tensor:
-        return _scaled(u, -1, -1)
-
-    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        return torch.where(on.view(-1, 1, 1, 1), x.flip((2, 3)), x)
-
-    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
-        import albumentations as A
-
-        return A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=p)
+    axes: ClassVar[tuple[int, ...]] = (3, 2)
 
 
 @dataclass(frozen=True)
