@@ -161,11 +161,14 @@ def in_words(record: Record) -> str:
     """Markdown: what the run reached, on which data, how many images and seeds, on which machine."""
     history, final, exp = record["history"], record["final"], record["experiment"]
     per_class = final["per_class"]
+    held = record.get("held_out")
+    kept = (f"Kept was epoch {record['kept_epoch']}, the best on held-out images ({exp['split']} split); of those, "
+            f"plain, it names {held['accuracy']:.2%} rightly. " if held else "")
     best, weakest = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
     return (f"**{record['data']['title']}, one run with seed {exp['seed']}:** {final['accuracy']:.2%} of "
             f"{final['images']:,} test images after {len(history)} of {exp['epochs']} epochs, "
             f"{record['seconds'] / 60:.1f} minutes of training on {record['sessions'][-1]['machine']} in "
-            f"{record['precision']}. Peak learning rate {record['lr']:.1e}. The training loss went from "
+            f"{record['precision']}. Peak learning rate {record['lr']:.1e}. {kept}The training loss went from "
             f"{history[0]['train_loss']:.3f} to {history[-1]['train_loss']:.3f}; on plain test images the loss ended "
             f"at {final['loss']:.3f}. Easiest class: {best} ({per_class[best]:.1%}); hardest: {weakest} "
             f"({per_class[weakest]:.1%}).")

@@ -140,6 +140,9 @@ def _read_gtsrb_kaggle(folder: Path) -> Arrays:
     for split in SPLITS:
         table = folder / f"{split.title()}.csv"
         rows = _table(_text(table), table, ",", "Path")
+        climbing = [name for name, _ in rows if Path(name).is_absolute() or ".." in Path(name).parts]
+        if climbing:
+            raise CourseError(f"{table} names {climbing[0]}, which lies outside {folder}: refused.")
         missing = [name for name, _ in rows if not (folder / name).is_file()]
         if missing:
             raise CourseError(f"{table} names {folder / missing[0]}, which is not there (and {len(missing) - 1} more). "

@@ -122,6 +122,7 @@ def replace_in(path, old, new):
     (lambda f: replace_in(f / "Train.csv", ",20,", ",43,"), r"Train\.csv, line 2: ClassId 43 .*outside 0\.\.42"),
     (lambda f: replace_in(f / "Train.csv", ",20,", ",-1,"), "outside"),
     (lambda f: replace_in(f / "Train.csv", ",20,", ",stop,"), "line 2"),
+    (lambda f: replace_in(f / "Test.csv", "Test/00002.png", "../Test/00002.png"), "outside .* refused"),
     (lambda f: (f / "Test.csv").unlink(), r"Test\.csv cannot be read"),
     (lambda f: replace_in(f / "Test.csv", "00002.png", "00001.png") or replace_in(f / "Test.csv", "37,40", "37"),
      "line 2"),

@@ -68,3 +68,9 @@ def test_a_kept_epoch_that_is_not_the_best_is_refused(runs):
     path.write_text(path.read_text().replace('"kept_epoch": 2', '"kept_epoch": 3'))
     with pytest.raises(experiment.CourseError, match="kept epoch"):
         record.read(path)
+
+
+def test_in_words_the_held_out_pictures_are_told(runs):
+    path = next((runs / NAME / "results").glob("*random*.json"))
+    words = record.in_words(record.read(path))
+    assert "epoch 2, the best on held-out images (random split); of those, plain, it names 100.00% rightly" in words
