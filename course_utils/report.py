@@ -35,8 +35,9 @@ def adopt(folder: Path, notebook: Path) -> str:
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
     write_whole(home / "runs" / f"{name}.ipynb", record.without_paths(notebook))
-    for figure in sorted(folder.glob("figures/*.png")):
-        shutil.copyfile(figure, REPO / "images" / exp.assignment / f"{name}-{figure.name}")
+    for figure in (folder / "figures" / f"{kind}.png" for kind in SHOWN):  # the others are in the notebook
+        if figure.exists():
+            shutil.copyfile(figure, REPO / "images" / exp.assignment / f"{name}-{figure.name}")
     return name
 
 
