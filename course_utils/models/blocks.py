@@ -1,6 +1,8 @@
 """Blocks that the networks of the course share."""
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
@@ -15,3 +17,28 @@ def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0
     if pool:
         layers.append(nn.MaxPool2d(2))
     return [*layers, nn.BatchNorm2d(outputs), nn.ReLU(), nn.Dropout(dropout)]
+
+
+def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) -> list[nn.Module]:
+    """3x3 convolution, ReLU, batch norm, and dropout if any: in this order, as the CIFAR-10 depthwise nets have it.
+
+    ``settings`` are the convolution's: stride, padding, dilation, groups. Without padding each side loses 2 pixels, 4
+    with dilation 2.
+    """
+    convolution = nn.Conv2d(inputs, outputs, 3, bias=False, **settings)
+    return [convolution, nn.ReLU(), nn.BatchNorm2d(outputs), *([nn.Dropout(dropout)] if dropout else [])]
+
+
+def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.Module]:
+    """Depthwise separable convolution (Chollet 2016, arXiv:1610.02357): 3x3 in each channel, then 1x1 across them.
+
+    (N, inputs, H, W) -> (N, outputs, H, W). ``groups`` fewer than channels make the first step not quite depthwise.
+    No activation follows the 1x1.
+    """
+    depthwise = relu_norm(inputs, inputs, padding=1, groups=groups or inputs)
+    return [*depthwise, nn.Conv2d(inputs, outputs, 1, bias=False)]
+
+
+def dilated_transition(channels: int) -> list[nn.Module]:
+    """From (H, W) to (H - 6, W - 6) without pooling or stride: a 3x3 that reaches over 5x5 (dilation 2), then a 3x3."""
+    return [*relu_norm(channels, channels, dilation=2), *relu_norm(channels, channels)]

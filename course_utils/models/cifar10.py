@@ -1,9 +1,10 @@
 """Networks for CIFAR-10: (N, 3, 32, 32) normalised images -> (N, 10) logits."""
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.models.blocks import conv_block
+from course_utils.models.blocks import conv_block, dilated_transition, relu_norm, separable
 
 
 class CustomResNet(nn.Module):
@@ -34,3 +35,55 @@ class CustomResNet(nn.Module):
         x = x + self.layer3_r(x)
         x = self.pool(x).flatten(1)  # (N, 512)
         return self.fc(x)
+
+
+class S7(nn.Module):
+    """Depthwise separable convolutions, dilated transitions: 99,744 parameters, receptive field 61.
+
+    Published as S7_CNNModel. In the first and third block two channels share a group; the second is truly depthwise.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(*relu_norm(3, 64, padding=1), *separable(64, 64, groups=32),
+                                    *separable(64, 64, groups=32), *separable(64, 32, groups=32))  # 32 x 32 x 32
+        self.transition1 = nn.Sequential(*dilated_transition(32))  # 32 x 26 x 26
+        self.block2 = nn.Sequential(*separable(32, 64), *separable(64, 64), *separable(64, 32))
+        self.transition2 = nn.Sequential(*dilated_transition(32))  # 32 x 20 x 20
+        self.block3 = nn.Sequential(*separable(32, 64), *separable(64, 64, groups=32), *separable(64, 32, groups=32))
+        self.transition3 = nn.Conv2d(32, 32, 3, stride=2, padding=1, bias=False)  # 32 x 10 x 10
+        self.block4 = nn.Sequential(*relu_norm(32, 32), *relu_norm(32, 16),
+                                    *relu_norm(16, 16, padding=2, dilation=2))  # 16 x 6 x 6
+        self.pool = nn.AvgPool2d(6)
+        self.classifier = nn.Conv2d(16, classes, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.transition1(self.block1(x))
+        x = self.transition2(self.block2(x))
+        x = self.transition3(self.block3(x))
+        x = self.classifier(self.pool(self.block4(x)))
+        return F.log_softmax(x.flatten(1), dim=1)
+
+
+class S7Mixed(nn.Module):
+    """Depthwise convolutions alone, a 1x1 only where the channels change: 99,200 parameters, receptive field 63.
+
+    Published as S7_CNNModel_mixed.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        paired = {"padding": 1, "groups": 32}  # of 64 channels two share a group
+        self.block1 = nn.Sequential(*relu_norm(3, 32, padding=1), *relu_norm(32, 64, padding=1),
+                                    *relu_norm(64, 64, **paired), *relu_norm(64, 64, **paired), *separable(64, 32, 32))
+        self.transition1 = nn.Sequential(*dilated_transition(32))  # 32 x 26 x 26
+        self.block2 = nn.Sequential(*separable(32, 64), *relu_norm(64, 64, padding=1, groups=64), *separable(64, 32))
+        self.transition2 = nn.Sequential(*dilated_transition(32))  # 32 x 20 x 20
+        self.block3 = nn.Sequential(*separable(32, 64), *relu_norm(64, 64, **paired), *separable(64, 32, groups=32))
+        self.transition3 = nn.Conv2d(32, 32, 3, stride=2, padding=1, bias=False)  # 32 x 10 x 10
+        self.block4 = nn.Sequential(*relu_norm(32, 32), nn.Conv2d(32, 16, 1, bias=False), *relu_norm(16, 16),
+                                    *relu_norm(16, 16, padding=2, dilation=2))  # 16 x 6 x 6
+        self.pool = nn.AvgPool2d(6)
+        self.classifier = nn.Conv2d(16, classes, 1, bias=False)
+
+    forward = S7.forward

@@ -1,0 +1,54 @@
+"""The depthwise nets layer by layer against the published order of execution.
+
+A convolution is written "inputs>outputs side of the output", with k1 (1x1; else 3x3), s2 (stride), p (padding), d2
+(dilation), g (groups); "r n" are the ReLU and the batch norm behind it.
+"""
+import pytest
+import torch
+from torch import nn
+
+from course_utils.anatomy import count_parameters
+from course_utils.models import build_model
+
+S7 = """
+3>64 32 p1 r n  64>64 32 p1 g32 r n 64>64 32 k1  64>64 32 p1 g32 r n 64>64 32 k1  64>64 32 p1 g32 r n 64>32 32 k1
+32>32 28 d2 r n  32>32 26 r n
+32>32 26 p1 g32 r n 32>64 26 k1  64>64 26 p1 g64 r n 64>64 26 k1  64>64 26 p1 g64 r n 64>32 26 k1
+32>32 22 d2 r n  32>32 20 r n
+32>32 20 p1 g32 r n 32>64 20 k1  64>64 20 p1 g32 r n 64>64 20 k1  64>64 20 p1 g32 r n 64>32 20 k1
+32>32 10 s2 p1  32>32 8 r n  32>16 6 r n  16>16 6 p2 d2 r n  mean6 1  16>10 1 k1"""
+S7_MIXED = """
+3>32 32 p1 r n  32>64 32 p1 r n  64>64 32 p1 g32 r n  64>64 32 p1 g32 r n  64>64 32 p1 g32 r n 64>32 32 k1
+32>32 28 d2 r n  32>32 26 r n
+32>32 26 p1 g32 r n 32>64 26 k1  64>64 26 p1 g64 r n  64>64 26 p1 g64 r n 64>32 26 k1
+32>32 22 d2 r n  32>32 20 r n
+32>32 20 p1 g32 r n 32>64 20 k1  64>64 20 p1 g32 r n  64>64 20 p1 g32 r n 64>32 20 k1
+32>32 10 s2 p1  32>32 8 r n  32>16 8 k1  16>16 6 r n  16>16 6 p2 d2 r n  mean6 1  16>10 1 k1"""
+
+
+def written(layer, side):
+    if isinstance(layer, nn.ReLU):
+        return "r"
+    if isinstance(layer, nn.BatchNorm2d):
+        return "n"
+    if isinstance(layer, nn.AvgPool2d):
+        return f"mean{layer.kernel_size} {side}"
+    assert layer.bias is None
+    marks = [("k", layer.kernel_size[0], 3), ("s", layer.stride[0], 1), ("p", layer.padding[0], 0),
+             ("d", layer.dilation[0], 1), ("g", layer.groups, 1)]
+    return " ".join([f"{layer.in_channels}>{layer.out_channels} {side}",
+                     *(f"{mark}{value}" for mark, value, usual in marks if value != usual)])
+
+
+@pytest.mark.parametrize(("name", "parameters", "text"), [("s7", 99_744, S7), ("s7_mixed", 99_200, S7_MIXED)])
+def test_layer_by_layer_as_published(name, parameters, text):
+    model = build_model(name, 10).eval()
+    assert count_parameters(model) == parameters
+    ran = []
+    leaves = [module for module in model.modules() if not list(module.children())]
+    for leaf in leaves:
+        leaf.register_forward_hook(lambda layer, _, output: ran.append(written(layer, output.shape[-1])))
+    with torch.no_grad():
+        y = model(torch.randn(3, 3, 32, 32))
+    assert " ".join(ran).split() == text.split()
+    torch.testing.assert_close(y.exp().sum(1), torch.ones(3))
