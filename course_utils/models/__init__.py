@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from course_utils.models.cifar10 import S7, CustomResNet, S7Mixed
+from course_utils.models.cifar10 import S7, CustomResNet, Net, ResNet18, S7Mixed
 from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, SignNet, lenet_stn, resnet34_stn, vgg16_stn
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
-    "custom_resnet": CustomResNet, "s7": S7, "s7_mixed": S7Mixed,
+    "custom_resnet": CustomResNet, "s7": S7, "s7_mixed": S7Mixed, "net": Net, "resnet18": ResNet18,
     "lenet": LeNet, "vgg16": VGG16, "resnet34": ResNet34,
     "lenet_stn": lenet_stn, "vgg16_stn": vgg16_stn, "resnet34_stn": resnet34_stn,
     "sign_net": SignNet,

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0.0) -> list[nn.Module]:
@@ -42,3 +42,22 @@ def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.M
 def dilated_transition(channels: int) -> list[nn.Module]:
     """From (H, W) to (H - 6, W - 6) without pooling or stride: a 3x3 that reaches over 5x5 (dilation 2), then a 3x3."""
     return [*relu_norm(channels, channels, dilation=2), *relu_norm(channels, channels)]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions added to their input (He et al. 2015), which a 1x1 fits where the shape changes.
+
+    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.residual(x) + self.shortcut(x))

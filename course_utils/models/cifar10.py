@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.models.blocks import conv_block, dilated_transition, relu_norm, separable
+from course_utils.models.blocks import BasicBlock, conv_block, dilated_transition, relu_norm, separable
 
 
 class CustomResNet(nn.Module):
@@ -87,3 +87,50 @@ class S7Mixed(nn.Module):
         self.classifier = nn.Conv2d(16, classes, 1, bias=False)
 
     forward = S7.forward
+
+
+class Net(nn.Module):
+    """Strides, one dilated and one depthwise separable convolution, 44 channels throughout: 179,344 parameters.
+
+    In the order of the published summary, the depthwise separable convolution last. (The class body printed beside it
+    has that before the last 3x3; neither parameters nor receptive field depend on it.)
+    """
+
+    def __init__(self, classes: int = 10, channels: int = 44, dropout: float = 0.01) -> None:
+        super().__init__()
+
+        def same(**settings: int) -> list[nn.Module]:
+            return relu_norm(channels, channels, dropout, **{"padding": 1} | settings)
+
+        self.conv1 = nn.Sequential(*relu_norm(3, channels, dropout, padding=1), *same(), *same(stride=2))  # 16 x 16
+        self.conv2 = nn.Sequential(*same(), *same(dilation=2, padding=2), *same(stride=2))  # 8 x 8
+        self.conv3 = nn.Sequential(*same(), *same(), *same(stride=2))  # 4 x 4
+        self.conv4 = nn.Sequential(
+            *same(), *same(), nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.BatchNorm2d(channels), nn.Dropout(dropout), nn.AvgPool2d(4))
+        self.classifier = nn.Linear(channels, classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv4(self.conv3(self.conv2(self.conv1(x))))
+        return F.log_softmax(self.classifier(x.flatten(1)), dim=1)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2015, arXiv:1512.03385) for 32 x 32 pixels: 11,173,952 parameters.
+
+    A 3x3 stem without stride or pooling in place of the 7x7 one, and no bias in the last layer.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        self.layer1 = nn.Sequential(BasicBlock(64, 64), BasicBlock(64, 64))  # 32 x 32
+        self.layer2 = nn.Sequential(BasicBlock(64, 128, stride=2), BasicBlock(128, 128))
+        self.layer3 = nn.Sequential(BasicBlock(128, 256, stride=2), BasicBlock(256, 256))
+        self.layer4 = nn.Sequential(BasicBlock(256, 512, stride=2), BasicBlock(512, 512))  # 4 x 4
+        self.pool = nn.AvgPool2d(4)
+        self.classifier = nn.Linear(512, classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+        return F.log_softmax(self.classifier(self.pool(x).flatten(1)), dim=1)
