@@ -1,0 +1,222 @@
+"""How much of the image one output sees: by arithmetic along the graph, and by gradients as a check.
+
+The arithmetic is that of Araujo et al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixels
+between two neighbouring outputs), a kernel k of dilation d adds d (k - 1) j to the field, and a stride s multiplies j.
+"""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the outputs of one tensor see of the input, along one axis."""
+
+    size: int = 1  # pixels that one output sees
+    jump: int = 1  # pixels from one output's field to the next one's
+    left: int = 0  # first pixel that the first output sees; below 0 it lies in the padding
+    extent: int = 1  # outputs along the axis, even where a reshape has hidden the axis
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer that looks at more than a point, as the course's spreadsheets list it."""
+
+    layer: str
+    kernel: int
+    stride: int
+    dilation: int
+    padding: int
+    size_in: int
+    size_out: int
+    jump: int
+    field: int
+
+
+def receptive_field(model: nn.Module, input_size: Shape) -> list[Row]:
+    """A row for every convolution, pooling and linear layer over a map, in order of execution; the last is the net's.
+
+    The module is run once on zeros of ``input_size`` (N, C, H, W), and every tensor's field is followed through
+    whatever its code does; where branches meet, the union of their fields counts. Only square kernels. What looks at a
+    place that the data decide (a spatial transformer) sees the whole image.
+    Raises ``ValueError`` for a kernel that is not square.
+    """
+    with _eval(model), torch.no_grad(), _Follow(model) as follow:
+        x = torch.zeros(input_size, device=next(model.parameters()).device)
+        follow.put(x, Field(extent=input_size[-1]))
+        model(x)
+    return follow.rows
+
+
+def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: int = 0, positive: bool = True) -> Tensor:
+    """float32 (H, W): how much the middle output depends on each input pixel, mean over ``draws``.
+
+    With ``positive`` random weights nothing cancels, no ReLU closes and pooling takes the mean: whatever is 0 is not
+    connected, so the picture's extent is the theoretical field. Otherwise weights are drawn as torch initialises them,
+    and the picture is the effective field (Luo et al. 2016, arXiv:1701.04128): large in the middle, faint at its rim.
+
+    The output is the middle one of the last tensor that still is a map (N, C, H, W), H > 1; take an input so large that
+    the field lies inside. A head made for another size may refuse it: what comes before it is enough.
+    """
+    total = torch.zeros(input_size[2:])
+    generator = torch.Generator().manual_seed(seed)
+    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        for _ in range(draws):
+            _redraw(model, generator, positive)
+            x = torch.rand(input_size, generator=generator) - (0 if positive else 0.5)
+            with _eval(model), _LastMap(smooth=positive) as last, contextlib.suppress(RuntimeError):
+                model(x.requires_grad_())
+            middle = last.map[:, :, last.map.shape[2] // 2, last.map.shape[3] // 2]
+            total += torch.autograd.grad(middle.sum(), x)[0].abs().sum((0, 1))
+    finally:
+        model.load_state_dict(saved)
+    return total / draws
+
+
+def _redraw(model: nn.Module, generator: torch.Generator, positive: bool) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if positive or parameter.dim() > 1:  # else batch norm and biases keep what they have
+                inputs = parameter[0].numel() if parameter.dim() > 1 else 1
+                low, high = (0.1, 1.1) if positive else (-1.0, 1.0)
+                drawn = torch.rand(parameter.shape, generator=generator) * (high - low) + low
+                parameter.copy_(drawn / inputs if positive else drawn * (6 / inputs) ** 0.5)  # He et al. 2015
+
+
+@contextlib.contextmanager
+def _eval(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+class _LastMap(TorchFunctionMode):
+    """Remembers the last result that is a map of more than one place; ``smooth`` makes means of maxima."""
+
+    def __init__(self, smooth: bool) -> None:
+        super().__init__()
+        self.smooth, self.map = smooth, torch.zeros(0)
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if self.smooth and func.__name__ == "max_pool2d":
+            given = dict(zip(KERNELS["max_pool2d"], args)) | kwargs
+            known = ("input", "kernel_size", "stride", "padding", "ceil_mode")
+            func, args, kwargs = F.avg_pool2d, (), {name: given[name] for name in known if name in given}
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.dim() == 4 and min(out.shape[2:]) > 1 and out.requires_grad:
+            self.map = out
+        return out
+
+
+class _Follow(TorchFunctionMode):
+    """Carries a ``Field`` along with every tensor through each torch function that the model's code calls."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+        self.fields: dict[int, tuple[Tensor, Field]] = {}  # by id; the tensor is kept, so that no id comes again
+        self.names = {module: name for name, module in model.named_modules()}
+        self.inside: list[str] = []
+        self.hooks = [hook for module in model.modules() for hook in (
+            module.register_forward_pre_hook(lambda module, _: self.inside.append(self.names[module])),
+            module.register_forward_hook(lambda *_: self.inside.pop() and None))]
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        for hook in self.hooks:
+            hook.remove()
+
+    def put(self, tensor: Tensor, field: Field) -> None:
+        self.fields[id(tensor)] = (tensor, field)
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        seen = [self.fields[id(t)][1] for t in _tensors((*args, *kwargs.values())) if id(t) in self.fields]
+        if seen:
+            field = self._after(func.__name__, args, kwargs, _union(seen), out)
+            for tensor in _tensors([out]):
+                self.put(tensor, field)
+        return out
+
+    def _after(self, name: str, args: tuple, kwargs: dict, field: Field, out: Any) -> Field:
+        if name in KERNELS:
+            given = dict(zip(KERNELS[name], args)) | kwargs
+            return self._kernel(field, out, *_kernel_of(name, given, args[0].shape[-1]))
+        spatial = isinstance(out, Tensor) and args and isinstance(args[0], Tensor) and args[0].dim() == 4
+        over_places = name in ("mean", "sum", "amax", "amin", "logsumexp") and spatial and (
+            out.dim() < 4 or out.shape[2:] != args[0].shape[2:])
+        if field.extent > 1 and (name == "linear" or over_places):  # every place at once
+            return self._kernel(field, out, field.extent, field.extent, 1, 0)
+        return field
+
+    def _kernel(self, field: Field, out: Tensor, kernel: int, stride: int, dilation: int, padding: int) -> Field:
+        extent = out.shape[-1] if out.dim() == 4 else 1
+        after = Field(size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
+                      left=field.left - padding * field.jump, extent=extent)
+        self.rows.append(Row(self.inside[-1] if self.inside else "", kernel, stride, dilation, padding, field.extent,
+                             extent, after.jump, after.size))
+        return after
+
+
+KERNELS = {  # torch functions that look at more than a point, and the order of their arguments
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
+    "adaptive_avg_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d": ("input", "output_size"),
+}
+
+
+def _kernel_of(name: str, given: dict[str, Any], extent: int) -> tuple[int, int, int, int]:
+    """Kernel, stride, dilation and padding of a call."""
+    if name.startswith("adaptive"):
+        out = _one(given["output_size"])
+        return -(-extent // out), max(1, extent // out), 1, 0
+    if name == "conv2d":
+        kernel, stride = _one(tuple(given["weight"].shape[2:])), _one(given.get("stride", 1))
+    else:
+        kernel = _one(given["kernel_size"])
+        stride = _one(given["stride"]) if given.get("stride") else kernel
+    dilation, padding = _one(given.get("dilation", 1)), given.get("padding", 0)
+    padding = {"same": dilation * (kernel - 1) // 2, "valid": 0}[padding] if isinstance(padding, str) else _one(padding)
+    return kernel, stride, dilation, padding
+
+
+def _one(value: int | tuple[int, ...]) -> int:
+    if isinstance(value, int):
+        return value
+    if len(set(value)) != 1:
+        raise ValueError(f"{tuple(value)}: a receptive field is told for equal sides alone.")
+    return int(value[0])
+
+
+def _union(fields: list[Field]) -> Field:
+    """The field of a sum of tensors: all that one of them sees."""
+    left = min(field.left for field in fields)
+    right = max(field.left + field.size for field in fields)
+    maps = [field for field in fields if field.extent > 1] or fields  # the jump of a single number means nothing
+    return Field(right - left, max(f.jump for f in maps), left, max(f.extent for f in fields))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
