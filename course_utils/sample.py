@@ -81,7 +81,7 @@ def _draw_images(label: int, count: int, side: int, rng: np.random.Generator) ->
     y = (np.cos(angle) * y0 - np.sin(angle) * x0) / radius
     inside, spots = _shape(SHAPES[label], x, y)
 
-    dark, bright = uniform(0.0, 0.4, 1, 1, 3), uniform(0.7, 1.0, 1, 1, 3)
+    dark, bright = uniform(0.0, 0.4, 1, 1, 3), uniform(0.6, 1.0, 1, 1, 3)
     inverted = uniform(0, 1, 1, 1, 1) < 0.5  # dark on bright or bright on dark: brightness tells nothing
     paper, ink = np.where(inverted, bright, dark), np.where(inverted, dark, bright)
     dots = 0.2 + 0.6 * paper
