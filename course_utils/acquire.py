@@ -101,20 +101,20 @@ def _find(name: str, root: Path, source: Source, say: Callable[[str], None]) -> 
     for layout in source.layouts:
         if (root / layout.marker).exists():
             return layout.read((root / layout.marker).parent), layout.what
-    names = [archive.name for archive in source.archives]
+    published = ", ".join(archive.name for archive in source.archives)
     for folder in (root, root / name):
-        if all((folder / archive).is_file() for archive in names):
-            return _read_archives(folder, source), ", ".join(names)
-    say(f"{name}: nothing found in {root}; downloading {', '.join(names)}")
+        if all((folder / archive.name).is_file() for archive in source.archives):
+            return _read_archives(folder, source), published
+    say(f"{name}: nothing found in {root}; downloading {published}")
     for archive in source.archives:
         try:
             fetch(archive.mirrors, root / archive.name, archive.md5, say)
         except CourseError as error:
             looked = ", ".join(layout.marker for layout in source.layouts)
             raise CourseError(f"Could not get {name}. Looked in {root} for prepared arrays, {looked} and "
-                              f"{', '.join(names)}; then tried to download {archive.name}:\n{error}\n"
-                              f"Download {', '.join(names)} by hand, put it into {root} and run this again.") from error
-    return _read_archives(root, source), ", ".join(names)
+                              f"{published}; then tried to download {archive.name}:\n{error}\n"
+                              f"Download {published} by hand, put it into {root} and run this again.") from error
+    return _read_archives(root, source), published
 
 
 def _read_archives(folder: Path, source: Source) -> Arrays:

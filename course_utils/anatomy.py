@@ -1,12 +1,25 @@
 """What a network is made of: its summary, and the size of the tensor after each block."""
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """``model`` in eval mode for a while, then in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def summary(model: nn.Module, input_size: Shape) -> str:
@@ -54,13 +67,11 @@ def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:
     for name, child in model.named_children():
         hooks.append(child.register_forward_pre_hook(lambda _, inputs, name=name: note_join(name, inputs)))
         hooks.append(child.register_forward_hook(lambda _, __, output, name=name: note_output(name, output)))
-    was_training = model.training
     device = next(model.parameters()).device
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(input_size, device=device))
+        with eval_mode(model), torch.no_grad():
+            model(torch.zeros(input_size, device=device))
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     return rows

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_utils.anatomy import eval_mode
 from course_utils.loader import Batches
 
 
@@ -46,16 +47,12 @@ def predict(model: nn.Module, batches: Batches, precision: str = "fp32", epoch: 
 
     ``epoch`` matters only where the batches are augmented: it decides what is drawn.
     """
-    was_training = model.training
-    model.eval()
     outputs, labels = [], []
-    try:
+    with eval_mode(model):
         for x, y in batches.epoch(epoch):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs.append(model(x).flatten(1))
             labels.append(y)
-    finally:
-        model.train(was_training)
     return Prediction(torch.cat(outputs).float().cpu().numpy(), torch.cat(labels).cpu().numpy())
 
 
@@ -68,12 +65,10 @@ def averaged(predictions: Sequence[Prediction]) -> Prediction:
 @torch.no_grad()
 def learnt_maps(model: nn.Module, batches: Batches) -> np.ndarray:
     """float32 (N, 2, 3): the map by which ``model.theta`` resamples each image; the identity where it has none."""
-    was_training = model.training
-    model.eval()
     identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    maps = [model.theta(x).float().cpu() if hasattr(model, "theta") else identity.expand(len(x), 2, 3)
-            for x, _ in batches.epoch()]
-    model.train(was_training)
+    with eval_mode(model):
+        maps = [model.theta(x).float().cpu() if hasattr(model, "theta") else identity.expand(len(x), 2, 3)
+                for x, _ in batches.epoch()]
     return torch.cat(maps).numpy()
 
 
@@ -82,10 +77,8 @@ def resampled(model: nn.Module, x: Tensor) -> Tensor:
     """What the classifier behind a spatial transformer sees of images ``x`` (B, 3, H, W); ``x`` itself without one."""
     if not hasattr(model, "transform"):
         return x
-    was_training = model.training
-    seen = model.eval().transform(x.to(next(model.parameters()).device)).to(x.device)
-    model.train(was_training)
-    return seen
+    with eval_mode(model):
+        return model.transform(x.to(next(model.parameters()).device)).to(x.device)
 
 
 def affine_parts(theta: np.ndarray, side: int) -> dict[str, np.ndarray]:
@@ -133,15 +126,12 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
         return x.new_zeros((0, *x.shape[2:]))
     kept: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: kept.append(output))
-    was_training = model.training
-    model.eval()
     try:
-        with torch.enable_grad():
+        with eval_mode(model), torch.enable_grad():
             logits = model(x).flatten(1)
             gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept[0])
     finally:
         hook.remove()
-        model.train(was_training)
     heat = (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()
     heat = F.interpolate(heat.float(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)

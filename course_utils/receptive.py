@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-Shape = tuple[int, ...]
+from course_utils.anatomy import Shape, eval_mode
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def receptive_field(model: nn.Module, input_size: Shape) -> list[Row]:
     place that the data decide (a spatial transformer) sees the whole image.
     Raises ``ValueError`` for a kernel that is not square.
     """
-    with _eval(model), torch.no_grad(), _Follow(model) as follow:
+    with eval_mode(model), torch.no_grad(), _Follow(model) as follow:
         x = torch.zeros(input_size, device=next(model.parameters()).device)
         follow.put(x, Field(extent=input_size[-1]))
         model(x)
@@ -75,7 +75,7 @@ def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: in
         for _ in range(draws):
             _redraw(model, generator, positive)
             x = torch.rand(input_size, generator=generator) - (0 if positive else 0.5)
-            with _eval(model), _LastMap(smooth=positive) as last, contextlib.suppress(RuntimeError):
+            with eval_mode(model), _LastMap(smooth=positive) as last, contextlib.suppress(RuntimeError):
                 model(x.requires_grad_())
             middle = last.map[:, :, last.map.shape[2] // 2, last.map.shape[3] // 2]
             total += torch.autograd.grad(middle.sum(), x)[0].abs().sum((0, 1))
@@ -92,16 +92,6 @@ def _redraw(model: nn.Module, generator: torch.Generator, positive: bool) -> Non
                 low, high = (0.1, 1.1) if positive else (-1.0, 1.0)
                 drawn = torch.rand(parameter.shape, generator=generator) * (high - low) + low
                 parameter.copy_(drawn / inputs if positive else drawn * (6 / inputs) ** 0.5)  # He et al. 2015
-
-
-@contextlib.contextmanager
-def _eval(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 class _LastMap(TorchFunctionMode):

@@ -18,7 +18,7 @@ from course_utils.evaluate import Prediction, per_class_accuracy
 from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment
 from course_utils.files import write_whole
 from course_utils.hardware import Machine, machine_words
-from course_utils.train import Training
+from course_utils.train import Training, best_epoch
 
 Record = dict[str, Any]
 FORMAT = 1  # of a record
@@ -146,8 +146,7 @@ def _check_agrees(record: Record, path: Path) -> None:
     apart = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
     if exp["keep"] == "last" and apart > (1e-9 if alike else 0.005):
         wrong.append("its final accuracy and its last epoch's")
-    if exp["keep"] == "best" and record["kept_epoch"] != 1 + max(
-            range(len(history)), key=lambda k: history[k]["val_accuracy"]):
+    if exp["keep"] == "best" and record["kept_epoch"] != best_epoch(history):
         wrong.append("its kept epoch and its best one")
     weights = final.get("class_images", [1] * len(final["per_class"]))  # older records are of balanced classes
     right = sum(weight * share for weight, share in zip(weights, final["per_class"].values()))

@@ -64,6 +64,13 @@ def _image(file: Path | io.BytesIO, name: object) -> Image.Image:
         raise CourseError(f"{name} cannot be read as an image ({error}). Get it again.") from error
 
 
+def _check_class_folders(folder: Path, names: Iterable[str]) -> None:
+    wanted, found = set(names), {path.name for path in folder.glob("*") if path.is_dir()}
+    if found != wanted:
+        raise CourseError(f"{folder} must hold one folder a class: missing {sorted(wanted - found)}, too many "
+                          f"{sorted(found - wanted)}. Unpack it again.")
+
+
 def read_image_folder(folder: Path, classes: tuple[str, ...], side: int) -> Arrays:
     """Arrays from ``folder/{train,test}/<class>/*.{png,jpg,jpeg}``, by class and then by file name.
 
@@ -71,10 +78,7 @@ def read_image_folder(folder: Path, classes: tuple[str, ...], side: int) -> Arra
     """
     arrays: Arrays = {}
     for split in SPLITS:
-        found = {path.name for path in (folder / split).iterdir() if path.is_dir()}
-        if found != set(classes):
-            raise CourseError(f"{folder / split} must hold one folder a class: missing {sorted(set(classes) - found)},"
-                              f" too many {sorted(found - set(classes))}.")
+        _check_class_folders(folder / split, classes)
         files = [(path, label) for label, name in enumerate(classes)
                  for path in sorted((folder / split / name).glob("*"))
                  if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
@@ -131,11 +135,7 @@ def _read_cifar10_folder(folder: Path) -> Arrays:
 
 def _read_gtsrb_kaggle(folder: Path) -> Arrays:
     """``Train/<class>/*.png``, ``Test/*.png``, ``Train.csv``, ``Test.csv``, in the order of the two tables."""
-    wanted = {str(label) for label in range(len(SIGNS))}
-    found = {path.name for path in folder.glob("Train/*") if path.is_dir()}
-    if found != wanted:
-        raise CourseError(f"{folder / 'Train'} must hold the class folders 0 to {len(SIGNS) - 1}: missing "
-                          f"{sorted(wanted - found)}, too many {sorted(found - wanted)}. Unpack the archive again.")
+    _check_class_folders(folder / "Train", [str(label) for label in range(len(SIGNS))])
     arrays: Arrays = {}
     for split in SPLITS:
         table = folder / f"{split.title()}.csv"

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,11 +206,14 @@ def _silent(_: str) -> None:
 
 
 def _finished(exp: Experiment, done: Training) -> bool:
-    if exp.patience is not None and done.history:
-        best = max(range(len(done.history)), key=lambda k: done.history[k]["val_accuracy"])
-        if len(done.history) - 1 - best >= exp.patience:
-            return True
+    if exp.patience is not None and done.history and len(done.history) - best_epoch(done.history) >= exp.patience:
+        return True
     return len(done.history) >= exp.epochs
+
+
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """The first epoch, counted from 1, with the highest validation accuracy."""
+    return 1 + max(range(len(history)), key=lambda k: history[k]["val_accuracy"])
 
 
 def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Path | None) -> None:

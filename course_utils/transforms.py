@@ -182,9 +182,10 @@ class ColorJitter:
     draws: ClassVar[int] = 4
 
     def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        before = x
-        factor = [self._range(amount)[0] + u[:, k].view(-1, 1, 1, 1) * (1 + amount - self._range(amount)[0])
-                  for k, amount in enumerate((self.brightness, self.contrast, self.saturation))]
+        before, factor = x, []
+        for k, amount in enumerate((self.brightness, self.contrast, self.saturation)):
+            low, high = self._range(amount)
+            factor.append(low + u[:, k].view(-1, 1, 1, 1) * (high - low))
         if self.brightness:
             x = (x * factor[0]).clamp(0, 255)
         if self.contrast:
