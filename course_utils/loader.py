@@ -26,13 +26,15 @@ class Batches:
     processes together, of which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers``
     (processes) serve the "albumentations" engine alone; the "torch" engine augments whole batches on the device. The
     last batch is smaller when ``batch_size`` does not divide the number of items; nothing is dropped. A rest of less
-    than two items a process, of which batch norm could make nothing, is added to the batch before.
+    than two items a process, of which batch norm could make nothing, is added to the batch before. ``share``: other
+    batches of the same images on the same device, so that a GPU holds them once.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Colour, std: Colour, *,
                  items: Items | None = None, augmentation: Sequence[Transform] = (),
                  expansion: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
-                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0) -> None:
+                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0,
+                 share: Batches | None = None) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.mean, self.std, self.engine = mean, std, engine
         self.augmentation, self.expansion = augmentation, expansion
@@ -42,7 +44,7 @@ class Batches:
         if len(self.items) < world or batch_size < world:
             raise CourseError(f"{len(self.items)} images in batches of {batch_size} are too few for {world} processes.")
         self.augment = BatchedAugment(augmentation, mean, std, expansion)
-        self.resident = self._to_device() if engine == "torch" else None
+        self.resident = self._to_device() if share is None else share.resident
 
     def __len__(self) -> int:
         """Optimiser steps in an epoch."""
@@ -155,13 +157,15 @@ def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], w
     changed = {"seed": exp.seed, "expansion": exp.expansion}
     images, labels = data.train_images, data.train_labels
     test = Batches(data.test_images, data.test_labels, **plain)
-    views = Batches(data.test_images, data.test_labels, **plain, augmentation=exp.augmentation, seed=exp.seed)
-    watch, held = test, None
-    items = expand(len(labels), len(exp.expansion), exp.seed)
+    views = Batches(data.test_images, data.test_labels, **plain, share=test, augmentation=exp.augmentation,
+                    seed=exp.seed)
+    items, out = expand(len(labels), len(exp.expansion), exp.seed), None
     if exp.holdout:
         items, out = split_items(items, data, exp.split, exp.holdout)
-        watch = Batches(images, labels, items=out, **plain, **changed)
-        held = Batches(images, labels, items=out[out.kind == 0], **plain)
     train = Batches(images, labels, items=items, **plain | dict(placement), **changed, augmentation=exp.augmentation,
                     engine=exp.engine, shuffle=True, workers=workers)
+    if out is None:
+        return Loaders(train, test, test, views, None)
+    watch = Batches(images, labels, items=out, **plain, **changed, share=train)
+    held = Batches(images, labels, items=out[out.kind == 0], **plain, share=train)
     return Loaders(train, watch, test, views, held)

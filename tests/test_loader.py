@@ -5,7 +5,7 @@ from conftest import MEAN, STD, toy_batches, toy_images
 
 from course_utils.datasets import expand
 from course_utils.experiment import CourseError, Transform
-from course_utils.loader import make_loaders
+from course_utils.loader import Batches, make_loaders
 
 STEPS = (Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5))
 
@@ -91,6 +91,27 @@ def test_held_out_images_are_not_trained_on(tiny):
     assert len(held.train.items) == 80 and len(held.watch.items) == 20
     assert not set(held.train.items.image) & set(held.watch.items.image)
     assert np.array_equal(held.test.images, data.test_images)
+
+
+def test_images_go_to_the_device_once(tiny, monkeypatch):
+    """One copy of the training and one of the test images serve all five loaders, and give the same batches."""
+    from course_utils.datasets import open_dataset
+
+    data = open_dataset("cifar10", data="sample", train_images=100, test_images=20)
+    exp = tiny.replace(holdout=0.2)
+    without = make_loaders(exp, data, {"device": "cpu", "rank": 0, "world": 1})
+    uploads = []
+
+    def upload(batches):
+        uploads.append(len(batches.images))
+        return torch.from_numpy(np.array(batches.images)), torch.from_numpy(batches.labels)
+
+    monkeypatch.setattr(Batches, "_to_device", upload)
+    resident = make_loaders(exp, data, {"device": "cpu", "rank": 0, "world": 1})
+    assert sorted(uploads) == [20, 100]
+    for name in ("train", "watch", "test", "views", "held"):
+        for (x, y), (x_again, y_again) in zip(getattr(without, name).epoch(1), getattr(resident, name).epoch(1)):
+            assert torch.equal(x, x_again) and torch.equal(y, y_again)
 
 
 EXPANSION = (Transform("vertical_flip"), Transform("color_jitter", 1.0, {"brightness": 5}))
