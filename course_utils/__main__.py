@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from course_utils.experiment import PROFILES, CourseError, assignments, load
+from course_utils.errors import CourseError
+from course_utils.experiment import PROFILES, assignments, load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a run failed or a README differs, 2 the command cannot be carried out as it stands."""
+    """Exit code: 0 done; 1 a run failed, a README differs, a rule is broken; 2 the command cannot be carried out."""
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
@@ -41,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the READMEs' tables from the records")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 when a README differs")
     report.set_defaults(command=_report)
+
+    check = commands.add_parser("check", help="hold a network against its assignment's rules")
+    check.add_argument("assignment")
+    check.add_argument("--variant", help="default: the assignment's first")
+    check.add_argument("--model", metavar="FILE.py:CLASS", help="a network of your own, or another of the course's")
+    check.set_defaults(command=_check)
 
     adopt = commands.add_parser("adopt", help="make a finished full run a published result")
     adopt.add_argument("folder", type=Path, help="the run's folder, with record.json")
@@ -95,6 +102,19 @@ def _report(args: argparse.Namespace) -> int:
     for path in changed:
         print(f"{path}: {'differs from its records' if args.check else 'written'}")
     return 1 if args.check and changed else 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from course_utils import rubric
+    from course_utils.datasets import DATASETS
+    from course_utils.models import build_model
+
+    exp = load(args.assignment, args.variant, model=args.model)
+    about = DATASETS[exp.dataset]
+    model = build_model(exp.model, about.classes, about.side, **exp.model_settings)
+    findings = rubric.check(exp, model, about.side, None if args.model else rubric.recorded_accuracy(exp))
+    print(rubric.table(findings))
+    return 0 if rubric.passed(findings) else 1
 
 
 def _adopt(args: argparse.Namespace) -> int:

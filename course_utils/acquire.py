@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from course_utils.download import fetch, file_md5
-from course_utils.experiment import REPO, CourseError, unknown
-from course_utils.files import write_whole
+from course_utils.errors import CourseError, unknown
+from course_utils.files import REPO, write_whole
 from course_utils.sources import SOURCES, SPLITS, Arrays, Source
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import record
-from course_utils.experiment import REPO, CourseError, Experiment, describe, unknown
-from course_utils.files import write_whole
+from course_utils.errors import CourseError, unknown
+from course_utils.experiment import Experiment, describe
+from course_utils.files import REPO, write_whole
 
 CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell
 MARGIN = 300  # seconds beyond it, after which papermill itself is taken to hang

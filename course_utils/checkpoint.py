@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 from course_utils.files import write_whole
 
 KEPT = 2  # newest checkpoints that stay: the last, and one to fall back to

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from course_utils import acquire, sample
-from course_utils.experiment import CourseError, unknown
+from course_utils.errors import CourseError, unknown
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Info:
     title: str
     mean: tuple[float, float, float]  # of the training pixels, RGB, 0 to 1
     std: tuple[float, float, float]
+    classes: int = 10
+    side: int = 32  # pixels of a side of its images, which are square
     tracks: bool = False  # whether it knows which pictures show one physical object
 
 
@@ -35,12 +37,14 @@ DATASETS: Mapping[str, Info] = {
         "GTSRB",
         mean=(0.3337, 0.3064, 0.3171),  # the published constants; those of these training images, resized to 32x32,
         std=(0.2672, 0.2564, 0.2629),   # are (0.3403, 0.3121, 0.3214) and (0.2724, 0.2608, 0.2669)
+        classes=43,
         tracks=True,
     ),
     "stl10": Info(
         "STL-10 (labelled)",
         mean=(0.507, 0.487, 0.441),  # the published constants, which are CIFAR-100's;
         std=(0.267, 0.256, 0.276),   # STL-10's own are (0.447, 0.440, 0.407) and (0.260, 0.257, 0.271)
+        side=96,
     ),
 }
 

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 
 STALL_SECONDS = 30  # without a single byte: the host hangs
 PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS

@@ -6,28 +6,17 @@ values that cannot be raise ``CourseError`` and list what is legal; nothing is g
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_type_hints
 
-REPO = Path(__file__).resolve().parent.parent
+from course_utils import own
+from course_utils.errors import CourseError, unknown
+from course_utils.files import REPO
+
 ASSIGNMENTS = REPO / "assignments"
 PROFILES = ("smoke", "full")
-
-
-class CourseError(ValueError):
-    """The one error of this package: its message says what is wrong and what would be right."""
-
-
-def unknown(kind: str, name: object, legal: Iterable[str]) -> CourseError:
-    """The error for a ``name`` that is not one of the ``legal`` ones; guesses what was meant."""
-    legal = sorted(legal)
-    close = difflib.get_close_matches(str(name), legal, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return CourseError(f"Unknown {kind}: {name!r}.{hint} Legal: {', '.join(legal)}.")
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class Experiment:
     variant: str  # a [variant.NAME] of that folder's variants.toml
     about: str  # one sentence: what this variant is
     dataset: str  # a name in datasets.DATASETS
-    model: str  # a name in models.MODELS
+    model: str  # a name in models.MODELS, or FILE.py:CLASS for a network of your own
     epochs: int  # passes over the training images
     batch_size: int  # images per optimiser step, over all processes together
     profile: str = "full"  # "smoke": small, on the sample; "full": on real data
@@ -58,6 +47,7 @@ class Experiment:
     split: str = "random"  # what is held out: "random" items, or "track": all pictures of a physical object together
     seed: int = 0  # of weights, order, augmentation and sample
     model_settings: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the model
+    model_file: str | None = None  # SHA-256 of the file of a network of your own; None: one of the course's
     augmentation: tuple[Transform, ...] = ()  # of training images, in order, before normalisation
     expansion: tuple[Transform, ...] = ()  # each adds a changed copy of its own random half of the training images
     engine: str = "torch"  # what augments: "torch" (whole batches on the device) or "albumentations" (one by one)
@@ -67,7 +57,9 @@ class Experiment:
     weight_decay: float = 0.0  # L2, added to the gradient as torch.optim does
     schedule: str = "constant"  # "constant", "one_cycle", "step" or "cosine"; all advance once per optimiser step
     peak_epoch: float = 5.0  # one_cycle: epochs until the peak
-    div_factor: float = 25.0  # one_cycle: peak rate / first rate (torch's default); it ends at the first rate
+    div_factor: float = 25.0  # one_cycle: peak rate / first rate (torch's default)
+    final_div_factor: float = 1.0  # one_cycle: first rate / last rate; 1: no annihilation
+    anneal: str = "linear"  # one_cycle: shape of the way up and down, "linear" or "cos"
     step_epochs: float = 30.0  # step: epochs between two reductions
     step_gamma: float = 0.1  # step: factor of a reduction
     label_smoothing: float = 0.0  # share of the target spread over all classes, 0 to 1
@@ -118,10 +110,12 @@ CHOICES = {
     "engine": ("torch", "albumentations"),
     "optimizer": ("adam", "sgd"),
     "schedule": ("constant", "one_cycle", "step", "cosine"),
+    "anneal": ("linear", "cos"),
     "keep": ("last", "best"),
     "precision": ("auto", "fp32", "bf16"),
 }
-POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "step_epochs", "train_images", "test_images", "patience")
+POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "step_epochs", "train_images",
+            "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
           "l1": (0.0, 1.0), "test_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
 
@@ -177,7 +171,7 @@ def _read(assignment: str) -> dict[str, Any]:
     missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:
         raise CourseError(f"{path} lacks {', '.join(missing)}.")
-    legal = {"title", "notebook", "published", "target", "variant", "smoke"}
+    legal = {"title", "notebook", "published", "rules", "variant", "smoke"}
     for key in table:
         if key not in legal:
             raise CourseError(f"{path}: {unknown('key', key, legal)}")
@@ -185,16 +179,17 @@ def _read(assignment: str) -> dict[str, Any]:
 
 
 def describe(assignment: str) -> dict[str, Any]:
-    """Title, notebook, published results by variant, target accuracy (0 to 1) and variants' names of an assignment."""
+    """Title, notebook, published results by variant, rules and variants' names of an assignment."""
     table = _read(assignment)
-    return {"title": table["title"], "notebook": table["notebook"], "target": table.get("target"),
+    return {"title": table["title"], "notebook": table["notebook"], "rules": table.get("rules", {}),
             "published": table.get("published", {}), "variants": tuple(table["variant"])}
 
 
 def load(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
     """The experiment of a variant (``None``: the first in the file).
 
-    ``profile="smoke"`` lays the file's [smoke] table over it; ``overrides`` that are not ``None`` come last.
+    ``profile="smoke"`` lays the file's [smoke] table over it; ``overrides`` that are not ``None`` come last. A
+    ``model`` among them, the course's or ``FILE.py:CLASS``, takes the place of the variant's and of its settings.
     Raises ``CourseError`` for anything unknown, of a wrong type or out of range.
     """
     table = _read(assignment)
@@ -217,7 +212,12 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
         raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
     if profile == "smoke":
         exp = exp.replace(**table["smoke"])
-    return exp.replace(**{name: value for name, value in overrides.items() if value is not None})
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if "model" in overrides:
+        overrides = {"model_settings": {}} | overrides
+        if own.is_own(overrides["model"]):
+            overrides["model_file"] = own.fingerprint(overrides["model"])
+    return exp.replace(**overrides)
 
 
 def _inherited(variants: Mapping[str, Any], variant: str) -> dict[str, Any]:

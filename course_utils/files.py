@@ -1,8 +1,10 @@
-"""Writing a file whole or not at all."""
+"""Where the repository lies, and writing a file whole or not at all."""
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
 
 
 def write_whole(path: Path, *parts: bytes | memoryview | str) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys
 from course_utils.datasets import Dataset, Items, expand, split_items
-from course_utils.experiment import CourseError, Experiment, Transform
+from course_utils.errors import CourseError
+from course_utils.experiment import Experiment, Transform
 
 WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
 TOGETHER = 512  # images augmented at once, in as many batches as that makes: the overhead of small steps is shared

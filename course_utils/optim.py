@@ -23,15 +23,15 @@ def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: floa
 def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     """The experiment's schedule, advanced once an optimiser step; its length comes from the loader.
 
-    One-Cycle (Smith & Topin 2017, arXiv:1708.07120) rises linearly for ``peak_epoch`` epochs and falls linearly to
-    the rate it began with: "without annihilation", the last phase far below that rate, is left out. Like torch's, it
-    moves momentum (Adam's first beta) the opposite way, from 0.95 to 0.85 and back.
+    One-Cycle (Smith & Topin 2017, arXiv:1708.07120) rises for ``peak_epoch`` epochs and falls to the rate it began
+    with over ``final_div_factor``; at 1 "annihilation", the last part far below the first rate, is left out. Like
+    torch's, it moves momentum (Adam's first beta) the opposite way, from 0.95 to 0.85 and back.
     """
     steps = exp.epochs * steps_per_epoch
     if exp.schedule == "one_cycle":
         return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=steps,
-                          pct_start=exp.peak_epoch / exp.epochs, anneal_strategy="linear",
-                          div_factor=exp.div_factor, final_div_factor=1.0)
+                          pct_start=exp.peak_epoch / exp.epochs, anneal_strategy=exp.anneal,
+                          div_factor=exp.div_factor, final_div_factor=exp.final_div_factor)
     if exp.schedule == "step":
         return StepLR(optimizer, max(1, round(exp.step_epochs * steps_per_epoch)), exp.step_gamma)
     if exp.schedule == "cosine":

@@ -26,21 +26,27 @@ class Field:
     jump: int = 1  # pixels from one output's field to the next one's
     left: int = 0  # first pixel that the first output sees; below 0 it lies in the padding
     extent: int = 1  # outputs along the axis, even where a reshape has hidden the axis
+    rows: frozenset[int] = frozenset()  # numbers of the rows whose results it is made of, by pointwise work alone
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer that looks at more than a point, as the course's spreadsheets list it."""
+    """One convolution, pooling or linear layer over a map, as the course's spreadsheets list it, and what feeds it."""
 
-    layer: str
-    kernel: int
+    layer: str  # the module's name
+    kernel: int  # pixels of a side, of its own input
     stride: int
     dilation: int
     padding: int
-    size_in: int
+    size_in: int  # pixels of a side
     size_out: int
-    jump: int
-    field: int
+    jump: int  # input pixels between two neighbouring outputs
+    field: int  # input pixels that one output sees, along a side
+    what: str  # the torch function: "conv2d", "avg_pool2d", "linear", "mean", ...
+    channels_in: int
+    channels_out: int
+    groups: int  # of a convolution; 1 elsewhere
+    after: frozenset[int]  # numbers of the rows that it takes in, with pointwise work alone in between
 
 
 def receptive_field(model: nn.Module, input_size: Shape) -> list[Row]:
@@ -147,20 +153,24 @@ class _Follow(TorchFunctionMode):
     def _after(self, name: str, args: tuple, kwargs: dict, field: Field, out: Any) -> Field:
         if name in KERNELS:
             given = dict(zip(KERNELS[name], args)) | kwargs
-            return self._kernel(field, out, *_kernel_of(name, given, args[0].shape[-1]))
+            shape = _kernel_of(name, given, args[0].shape[-1])
+            return self._kernel(field, out, name, args[0].shape[1], shape, given.get("groups", 1))
         spatial = isinstance(out, Tensor) and args and isinstance(args[0], Tensor) and args[0].dim() == 4
         over_places = name in ("mean", "sum", "amax", "amin", "logsumexp") and spatial and (
             out.dim() < 4 or out.shape[2:] != args[0].shape[2:])
         if field.extent > 1 and (name == "linear" or over_places):  # every place at once
-            return self._kernel(field, out, field.extent, field.extent, 1, 0)
+            return self._kernel(field, out, name, args[0].shape[1], (field.extent, field.extent, 1, 0))
         return field
 
-    def _kernel(self, field: Field, out: Tensor, kernel: int, stride: int, dilation: int, padding: int) -> Field:
+    def _kernel(self, field: Field, out: Tensor, what: str, channels: int, shape: tuple[int, int, int, int],
+                groups: int = 1) -> Field:
+        kernel, stride, dilation, padding = shape
         extent = out.shape[-1] if out.dim() == 4 else 1
+        channels_out = out.shape[1] if out.dim() > 1 else 1
         after = Field(size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
-                      left=field.left - padding * field.jump, extent=extent)
+                      left=field.left - padding * field.jump, extent=extent, rows=frozenset([len(self.rows)]))
         self.rows.append(Row(self.inside[-1] if self.inside else "", kernel, stride, dilation, padding, field.extent,
-                             extent, after.jump, after.size))
+                             extent, after.jump, after.size, what, channels, channels_out, groups, field.rows))
         return after
 
 
@@ -201,7 +211,8 @@ def _union(fields: list[Field]) -> Field:
     left = min(field.left for field in fields)
     right = max(field.left + field.size for field in fields)
     maps = [field for field in fields if field.extent > 1] or fields  # the jump of a single number means nothing
-    return Field(right - left, max(f.jump for f in maps), left, max(f.extent for f in fields))
+    rows = frozenset().union(*(field.rows for field in fields))
+    return Field(right - left, max(f.jump for f in maps), left, max(f.extent for f in fields), rows)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from course_utils import checkpoint
 from course_utils.datasets import DATASETS, Dataset
+from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction, per_class_accuracy
-from course_utils.experiment import ASSIGNMENTS, REPO, CourseError, Experiment
-from course_utils.files import write_whole
+from course_utils.experiment import ASSIGNMENTS, Experiment
+from course_utils.files import REPO, write_whole
 from course_utils.hardware import Machine, machine_words
 from course_utils.train import Training, best_epoch
 
@@ -45,9 +46,13 @@ def commit() -> str | None:
 
 
 def run_name(exp: Experiment) -> str:
-    """Name of a run's folder and files: variant, epochs, split where there is a choice, seed, "sample" if it is one."""
+    """Name of a run's folder and files: variant, a network of your own, epochs, split where there is a choice, seed,
+    "sample" if it is one.
+    """
+    network = f"-{Path(exp.model).name.replace('.py:', '-')}" if exp.model_file else ""
     split = f"-{exp.split}" if DATASETS[exp.dataset].tracks else ""
-    return f"{exp.variant}-{exp.epochs}epochs{split}-seed{exp.seed}" + ("-sample" if exp.data == "sample" else "")
+    sample = "-sample" if exp.data == "sample" else ""
+    return f"{exp.variant}{network}-{exp.epochs}epochs{split}-seed{exp.seed}{sample}"
 
 
 def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:

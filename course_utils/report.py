@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from course_utils import experiment, record, tables
-from course_utils.experiment import ASSIGNMENTS, REPO, CourseError
-from course_utils.files import write_whole
+from course_utils.errors import CourseError
+from course_utils.experiment import ASSIGNMENTS
+from course_utils.files import REPO, write_whole
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
 FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from course_utils.experiment import unknown
+from course_utils.errors import unknown
 from course_utils.signs import SIGNS, draw_sign
 
 SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",

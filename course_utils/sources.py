@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 from course_utils.signs import SIGNS
 
 Arrays = dict[str, np.ndarray]

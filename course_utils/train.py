@@ -19,8 +19,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils import checkpoint
+from course_utils.errors import CourseError
 from course_utils.evaluate import predict
-from course_utils.experiment import CourseError, Experiment
+from course_utils.experiment import Experiment
 from course_utils.files import write_whole
 from course_utils.hardware import Machine
 from course_utils.loader import Batches

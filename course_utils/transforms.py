@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from course_utils.experiment import CourseError, Transform, unknown
+from course_utils.errors import CourseError, unknown
+from course_utils.experiment import Transform
 
 if TYPE_CHECKING:
     import albumentations as A

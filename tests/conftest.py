@@ -14,7 +14,8 @@ os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the same tests on every m
 
 from course_utils import hardware
 from course_utils.acquire import data_root
-from course_utils.experiment import REPO, Experiment
+from course_utils.experiment import Experiment
+from course_utils.files import REPO
 from course_utils.loader import Batches
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from course_utils import acquire, sources
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 
 SOURCE = sources.SOURCES["cifar10"]
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from course_utils import augment, transforms
-from course_utils.experiment import CourseError, Transform, load
+from course_utils.errors import CourseError
+from course_utils.experiment import Transform, load
 from course_utils.sample import draw
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

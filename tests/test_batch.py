@@ -3,7 +3,9 @@ import pytest
 
 from course_utils import batch
 from course_utils.__main__ import main
-from course_utils.experiment import REPO, CourseError, load
+from course_utils.errors import CourseError
+from course_utils.experiment import load
+from course_utils.files import REPO
 
 
 def notebook(path, *cells):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from course_utils import acquire, datasets
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 
 
 def test_channel_statistics_agree_with_numpy():

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from course_utils.download import fetch
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 MD5 = hashlib.md5(DATA).hexdigest()

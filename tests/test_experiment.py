@@ -4,7 +4,8 @@ import pytest
 
 from course_utils import experiment
 from course_utils.augment import build_steps
-from course_utils.experiment import CourseError, load
+from course_utils.errors import CourseError
+from course_utils.experiment import load
 from course_utils.models import build_model
 
 NAME = "cifar10_custom_resnet"

@@ -4,7 +4,8 @@ import torch
 from conftest import MEAN, STD, toy_batches, toy_images
 
 from course_utils.datasets import expand
-from course_utils.experiment import CourseError, Transform
+from course_utils.errors import CourseError
+from course_utils.experiment import Transform
 from course_utils.loader import Batches, make_loaders
 
 STEPS = (Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5))

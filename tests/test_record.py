@@ -6,8 +6,9 @@ import pytest
 
 from course_utils import experiment, record, report
 from course_utils.datasets import open_dataset
+from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction
-from course_utils.experiment import CourseError, load
+from course_utils.experiment import load
 from course_utils.hardware import choose_machine
 from course_utils.train import Training
 

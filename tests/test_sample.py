@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from course_utils import sample
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 from course_utils.signs import SIGNS, draw_sign
 from course_utils.sources import SOURCES
 

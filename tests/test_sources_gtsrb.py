@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from course_utils import acquire, sources
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 
 SOURCE = sources.SOURCES["gtsrb"]
 COLUMNS = ["Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId"]

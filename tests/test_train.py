@@ -6,7 +6,7 @@ from conftest import toy_batches, toy_model
 from torch import nn
 
 from course_utils import checkpoint, train
-from course_utils.experiment import CourseError
+from course_utils.errors import CourseError
 from course_utils.optim import learning_rates, make_optimizer, make_schedule
 
 QUIET = {"say": lambda _: None}

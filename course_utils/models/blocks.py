@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -42,6 +43,25 @@ def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.M
 def dilated_transition(channels: int) -> list[nn.Module]:
     """From (H, W) to (H - 6, W - 6) without pooling or stride: a 3x3 that reaches over 5x5 (dilation 2), then a 3x3."""
     return [*relu_norm(channels, channels, dilation=2), *relu_norm(channels, channels)]
+
+
+class SeparableBlock(nn.Module):
+    """A depthwise separable convolution, batch norm after each of its two steps, added to its input where that fits.
+
+    (N, inputs, H, W) -> (N, outputs, H, W). With ``shrink`` nothing is padded and a side loses 2 * dilation pixels: the
+    dilated kernel does what a stride would.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dilation: int = 1, shrink: bool = False) -> None:
+        super().__init__()
+        self.residual = inputs == outputs and not shrink
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, inputs, 3, padding=0 if shrink else dilation, dilation=dilation, groups=inputs,
+                      bias=False), nn.BatchNorm2d(inputs), nn.ReLU(),
+            nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x) if self.residual else self.body(x))
 
 
 class BasicBlock(nn.Module):

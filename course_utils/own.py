@@ -1,0 +1,124 @@
+"""A network of your own: ``FILE.py:NAME`` wherever a network's name is asked for.
+
+What is wrong in that file is told by its own line, in one ``CourseError``.
+"""
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course_utils.errors import CourseError, unknown
+from course_utils.files import REPO
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def is_own(name: str) -> bool:
+    """Whether ``name`` means a file's network and not one of the course's."""
+    return ":" in name or name.endswith(".py")
+
+
+def locate(name: str) -> tuple[Path, str]:
+    """File and name of ``FILE.py:NAME``; a relative FILE is looked for here, then in the repository.
+
+    Raises ``CourseError`` for another form, and for a file that is not there.
+    """
+    file, _, attribute = name.rpartition(":")
+    if not file.endswith(".py") or not attribute.isidentifier():
+        raise CourseError(f"{name!r}: a network of your own is named FILE.py:CLASS, such as my_net.py:Net.")
+    places = [folder / Path(file).expanduser() for folder in (Path.cwd(), REPO)]
+    for path in places:
+        if path.is_file():
+            return path.resolve(), attribute
+    raise CourseError(f"{name}: there is no {' and no '.join(str(path) for path in dict.fromkeys(places))}.")
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 of the file, by which a run knows when it was edited."""
+    return hashlib.sha256(locate(name)[0].read_bytes()).hexdigest()
+
+
+def build(name: str, classes: int, side: int, **settings: Any) -> nn.Module:
+    """The network of ``FILE.py:NAME``, tried on two images (2, 3, side, side); it must give (2, classes).
+
+    It is called with ``settings`` and, if it takes such an argument, with ``classes``. Raises ``CourseError``.
+    """
+    path, attribute = locate(name)
+    make = _attribute(path, attribute)
+    arguments = {**_arguments(make, attribute, classes, settings), **settings}
+    model = _guarded(path, lambda: make(**arguments))
+    _try(model, path, attribute, classes, side)
+    return model
+
+
+def _attribute(path: Path, attribute: str) -> Callable[..., nn.Module]:
+    from torch import nn
+
+    module = _guarded(path, lambda: _imported(path))
+    if not hasattr(module, attribute):
+        here = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)
+                and value.__module__ == module.__name__]
+        raise unknown(f"network of {path.name}", attribute, here)
+    make = getattr(module, attribute)
+    if not callable(make):
+        raise CourseError(f"{attribute} of {path.name} is {make!r}: it must be a class of torch.nn.Module.")
+    return make
+
+
+def _imported(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look a module up there
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a .pyc could outlive the next edit
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def _arguments(make: Callable, attribute: str, classes: int, settings: dict[str, Any]) -> dict[str, int]:
+    parameters = inspect.signature(make).parameters
+    wanted = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (0, 1, 3)
+              and p.name not in settings and p.name != "classes"]
+    if wanted:
+        raise CourseError(f"{attribute} needs {', '.join(wanted)}: only `classes` is given to it. "
+                          "Give its other arguments defaults.")
+    return {"classes": classes} if "classes" in parameters else {}
+
+
+def _try(model: nn.Module, path: Path, attribute: str, classes: int, side: int) -> None:
+    import torch
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        raise CourseError(f"{attribute} of {path.name} makes a {type(model).__name__}: it must be a torch.nn.Module.")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise CourseError(f"{attribute} of {path.name} holds no parameters: there is nothing to train.")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        out = _guarded(path, lambda: model.eval()(torch.zeros(2, 3, side, side)))
+    model.train()
+    found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+    if found != (2, classes):
+        raise CourseError(f"{attribute} of {path.name} gives {found} for two images of {side}x{side} pixels; it must "
+                          f"give {(2, classes)}: one number for each class.")
+
+
+def _guarded(path: Path, act: Callable[[], Any]) -> Any:
+    """What ``act`` returns; an error in it is told by the line of ``path`` where it happened."""
+    try:
+        return act()
+    except SyntaxError as error:
+        place, line, what = f"line {error.lineno}", (error.text or "").strip(), f"SyntaxError: {error.msg}"
+    except Exception as error:  # whatever a student's code may raise
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        place, line = (f"line {frames[-1].lineno}, in {frames[-1].name}", frames[-1].line) if frames else ("", "")
+        what = f"{type(error).__name__}: {error}"
+    raise CourseError(f"{path.name}, {place}:\n    {line}\n{what}" if place else f"{path.name}: {what}")

@@ -1,0 +1,125 @@
+"""A network of one's own: it takes every place of the course's, and its errors are told by the student's line."""
+import re
+import textwrap
+
+import pytest
+import torch
+
+from course_utils.__main__ import main
+from course_utils.errors import CourseError
+from course_utils.experiment import load
+from course_utils.models import build_model
+from course_utils.record import run_name
+
+GOOD = """
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, classes=10, width=8):
+            super().__init__()
+            self.conv = nn.Conv2d(3, width, 3)
+            self.fc = nn.Linear(width, classes)
+
+        def forward(self, x):
+            x = self.conv(x).relu().mean((2, 3))
+            return self.fc(x)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder, text=GOOD, name="my_net.py"):
+    (folder / name).write_text(textwrap.dedent(text))
+
+
+def test_it_is_built_like_any_other(here):
+    write(here)
+    model = build_model("my_net.py:Net", 7, 96, width=4)
+    assert model.training and model.conv.out_channels == 4
+    assert model(torch.zeros(5, 3, 96, 96)).shape == (5, 7)
+    assert not list(here.glob("__pycache__"))
+
+
+def test_an_edit_is_seen_at_once_and_makes_another_experiment(here):
+    write(here)
+    before = load("cifar10_dilated_depthwise", model="my_net.py:Net")
+    assert before.model_settings == {} and len(before.model_file) == 64
+    assert run_name(before) == "s7-my_net-Net-200epochs-seed0"
+    write(here, GOOD.replace("width=8", "width=9"))
+    assert build_model("my_net.py:Net", 10).conv.out_channels == 9
+    assert load("cifar10_dilated_depthwise", model="my_net.py:Net").model_file != before.model_file
+
+
+def test_building_draws_as_if_it_had_not_been_tried(here):
+    """What the trial run draws (dropout in a careless forward) is given back: the weights' seed stays the student's."""
+    write(here, GOOD.replace("x = self.conv(x)", "torch.rand(1); x = self.conv(x)"))
+    torch.manual_seed(0)
+    build_model("my_net.py:Net", 10)
+    tried = torch.rand(1)
+    torch.manual_seed(0)
+    torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 10)
+    assert torch.equal(tried, torch.rand(1))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (GOOD.replace("self.conv(x)", "self.cnov(x)"), r"my_net\.py, line 12, in forward:\n    x = self\.cnov\(x\).*\n"
+                                                   r"AttributeError: .*cnov"),
+    (GOOD.replace("(3, width, 3)", "(1, width, 3)"), r"line 12, in forward:\n    x = self\.conv\(x\).*\nRuntimeError: "),
+    (GOOD.replace("nn.Linear(width, classes)", "nn.Linear(width)"), r"line 9, in __init__:\n    self\.fc"),
+    (GOOD.replace("import torch\n", "import torhc\n"), r"line 2, in <module>:\n    import torhc\nModule"),
+    (GOOD.replace("def forward(self, x):", "def forward(self, x)"), r"my_net\.py, line 11:\n    .*\nSyntaxError: "),
+    (GOOD.replace("class Net", "class Network"), r"Unknown network of my_net\.py: 'Net'\. .*'Network'"),
+    (GOOD.replace("width=8", "width").replace("classes=10", "classes"), r"Net needs width: "),
+    (GOOD.replace("classes=10, width=8", "depth, width"), r"Net needs depth, width: "),
+    (GOOD.replace("self.fc(x)", "x"), r"Net of my_net\.py gives \(2, 8\) for two images of 32x32 pixels; it must give "
+                                      r"\(2, 10\)"),
+    (GOOD.replace("self.fc(x)", "[x]"), r"gives list for two images"),
+    ("from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return x\n", "no parameters"),
+    ("Net = 3\n", "must be a class"),
+    ("def Net():\n    return 3\n", "makes a int"),
+    ("raise SystemExit\n", None),
+])
+def test_what_is_wrong_is_said_in_one_clear_sentence(here, text, said):
+    write(here, text)
+    if said is None:  # not an error: whoever asks to end, ends
+        with pytest.raises(SystemExit):
+            build_model("my_net.py:Net", 10)
+        return
+    with pytest.raises(CourseError) as caught:
+        build_model("my_net.py:Net", 10)
+    assert re.search(said, str(caught.value)), caught.value
+    assert caught.value.__context__ is None  # no lines of ours, nor of torch, above the student's
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("my_net.py", "FILE.py:CLASS"), ("my_net:Net", "FILE.py:CLASS"), ("my_net.py:", "FILE.py:CLASS"),
+    ("other.py:Net", r"there is no .*other\.py"),
+])
+def test_a_name_that_leads_nowhere(here, name, said):
+    with pytest.raises(CourseError, match=said):
+        load("cifar10_dilated_depthwise", model=name)
+    with pytest.raises(CourseError, match=said):
+        build_model(name, 10)
+
+
+def test_a_notebook_shows_the_message_alone(here):
+    write(here, GOOD.replace("self.conv(x)", "self.cnov(x)"))
+    with pytest.raises(CourseError) as caught:
+        build_model("my_net.py:Net", 10)
+    shown = "\n".join(caught.value._render_traceback_())
+    assert shown.startswith("CourseError: my_net.py, line 12") and "course_utils" not in shown
+
+
+def test_the_command_line_checks_it(here, capsys):
+    write(here)
+    assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"receptive field of at least 45 +32 +FAILED", out)
+    assert re.search(r"uses dilated convolution +none +FAILED", out)
+    assert main(["check", "cifar10_dilated_depthwise", "--model", "none.py:Net"]) == 2
+    assert "there is no" in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""Rules are held against what a network does: each of six small networks breaks one rule, and that one alone."""
+import pytest
+from torch import nn
+
+from course_utils import rubric
+from course_utils.__main__ import main
+from course_utils.errors import CourseError
+from course_utils.experiment import assignments, describe, load
+from course_utils.models import build_model
+
+NAME = "cifar10_dilated_depthwise"
+EXP = load(NAME)
+
+
+class Separable(nn.Module):
+    """A depthwise convolution and a 1x1 under names that say nothing."""
+
+    def __init__(self, channels, depthwise=True, mixed=True):
+        super().__init__()
+        self.a = nn.Conv2d(channels, channels, 3, padding=1, groups=channels if depthwise else channels // 2)
+        self.b = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+        self.c = nn.Conv2d(channels, channels, 1) if mixed else nn.Identity()
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)))
+
+
+def network(width=16, dilation=6, separable=(True, True), pool=False, head="mean"):
+    """A net that keeps all the rules unless it is told otherwise."""
+    layers = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU(),
+              *([nn.MaxPool2d(2)] if pool else [nn.Conv2d(width, width, 3, stride=2, padding=1)]),
+              nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.ReLU(),
+              *(nn.Conv2d(width, width, 3, padding=1) for _ in range(6 if dilation == 1 else 0)),
+              Separable(width, *separable)]
+    heads = {"mean": [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)],
+             "flatten": [nn.Flatten(), nn.Linear(width * 256, 10)],
+             "small": [nn.AvgPool2d(2), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(width, 10)]}
+    return nn.Sequential(*layers, *heads[head])
+
+
+def broken(model, exp=EXP, accuracy=0.9):
+    return [f.rule for f in rubric.check(exp, model, 32, accuracy) if f.passed is False and not f.extra]
+
+
+def test_a_network_that_keeps_all_the_rules():
+    findings = rubric.check(EXP, network(), 32, 0.9)
+    assert rubric.passed(findings) and broken(network()) == []
+    assert "8 passed, 0 failed, 0 open" in rubric.table(findings)
+
+
+@pytest.mark.parametrize(("settings", "rule"), [
+    ({"width": 128}, "at most 200,000 parameters"),
+    ({"dilation": 1}, "uses dilated convolution"),
+    ({"separable": (False, True)}, "uses depthwise separable convolution"),
+    ({"separable": (True, False)}, "uses depthwise separable convolution"),
+    ({"pool": True}, "without max pooling"),
+    ({"head": "flatten", "width": 8}, "uses global average pooling"),
+])
+def test_each_breaks_its_own_rule_and_no_other(settings, rule):
+    assert broken(network(**settings)) == [rule]
+
+
+def test_a_small_receptive_field():
+    narrow = nn.Sequential(nn.Conv2d(3, 8, 3, dilation=2), Separable(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                           nn.Linear(8, 10))
+    assert broken(narrow) == ["receptive field of at least 45"]
+
+
+def test_rules_about_the_experiment():
+    assert broken(network(), EXP.replace(augmentation=EXP.augmentation[1:])) == [
+        "augmentation contains horizontal_flip, shift_scale_rotate, coarse_dropout"]
+    assert broken(network(), accuracy=0.8499) == ["at least 85.0% of all test images"]
+    findings = rubric.check(EXP, network(), 32)
+    assert rubric.passed(findings) and "7 passed, 0 failed, 1 open" in rubric.table(findings)
+    other = load("cifar10_custom_resnet").replace(epochs=25, batch_size=256, optimizer="sgd")
+    assert broken(network(), other) == ["at most 24 epochs", "batch size 512", "optimiser adam"]
+
+
+def test_extra_points_do_not_decide():
+    findings = {f.rule: f for f in rubric.check(EXP, network(head="small"), 32, 0.9)}
+    assert not findings["without strided convolution"].passed and not findings["without pooling but the last"].passed
+    assert rubric.passed(list(findings.values()))
+
+
+def test_what_a_branch_or_a_function_does_counts():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, padding=8, dilation=8)
+            self.depthwise, self.plain = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 3, padding=1)
+            self.mix, self.fc = nn.Conv2d(16, 8, 1), nn.Linear(8, 10)
+
+        def forward(self, x):
+            x = self.stem(x)
+            both = self.mix(__import__("torch").cat([self.depthwise(x).relu(), self.plain(x)], 1))
+            return self.fc(both.mean((-2, -1)))
+
+    assert broken(Net()) == []
+
+
+@pytest.mark.parametrize("variant", describe(NAME)["variants"])
+def test_the_course_s_networks(variant):
+    exp = load(NAME, variant)
+    findings = rubric.check(exp, build_model(exp.model, 10, **exp.model_settings), 32)
+    assert rubric.passed(findings) == (variant != "resnet18")
+    assert all(f.passed for f in findings if f.extra) == (variant == "best")
+
+
+@pytest.mark.parametrize("name", [name for name in assignments() if describe(name)["rules"]])
+def test_the_command_line(name, capsys):
+    assert main(["check", name]) in (0, 1)  # 1: its published run was too short for the accuracy asked for
+    assert capsys.readouterr().out.rstrip().endswith("open")
+
+
+def test_what_cannot_be_checked(monkeypatch):
+    with pytest.raises(CourseError, match="no rules"):
+        rubric.check(load("gtsrb_stn"), network(), 32)
+    for rules, said in (({"depth": 3}, "Unknown rule: 'depth'"), ({"uses": ["attention"]}, "Unknown structure")):
+        monkeypatch.setattr(rubric, "describe", lambda _, rules=rules: {"rules": rules})
+        with pytest.raises(CourseError, match=said):
+            rubric.check(EXP, network(), 32)
