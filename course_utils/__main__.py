@@ -113,7 +113,7 @@ def _check(args: argparse.Namespace) -> int:
     about = DATASETS[exp.dataset]
     model = build_model(exp.model, about.classes, about.side, **exp.model_settings)
     findings = rubric.check(exp, model, about.side, None if args.model else rubric.recorded_accuracy(exp))
-    print(rubric.table(findings))
+    print(rubric.findings_table(findings))
     return 0 if rubric.passed(findings) else 1
 
 

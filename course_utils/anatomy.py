@@ -75,3 +75,28 @@ def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:
         for hook in hooks:
             hook.remove()
     return rows
+
+
+def map_sides(model: nn.Module, input_size: Shape) -> dict[str, int]:
+    """Blocks whose output still is a map (N, C, side, side), side > 1, with that side, in order of execution.
+
+    They are direct children of ``model``; if none of these gives a map, children of children, and so on.
+    ``model.get_submodule`` finds each by its name. Empty for a network without maps.
+    """
+    sides: dict[str, int] = {}
+
+    def note(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
+            sides[name] = output.shape[-1]
+
+    hooks = [module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
+             for name, module in model.named_modules() if name]
+    device = next(model.parameters()).device
+    try:
+        with eval_mode(model), torch.no_grad():
+            model(torch.zeros(input_size, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    depth = min((name.count(".") for name in sides), default=0)
+    return {name: side for name, side in sides.items() if name.count(".") == depth}

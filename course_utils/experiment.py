@@ -171,7 +171,7 @@ def _read(assignment: str) -> dict[str, Any]:
     missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:
         raise CourseError(f"{path} lacks {', '.join(missing)}.")
-    legal = {"title", "notebook", "published", "rules", "variant", "smoke"}
+    legal = {"title", "notebook", "published", "rules", "compare", "variant", "smoke"}
     for key in table:
         if key not in legal:
             raise CourseError(f"{path}: {unknown('key', key, legal)}")
@@ -179,9 +179,10 @@ def _read(assignment: str) -> dict[str, Any]:
 
 
 def describe(assignment: str) -> dict[str, Any]:
-    """Title, notebook, published results by variant, rules and variants' names of an assignment."""
+    """What an assignment is: title, notebook, published results by variant, rules, variants, and which to compare."""
     table = _read(assignment)
     return {"title": table["title"], "notebook": table["notebook"], "rules": table.get("rules", {}),
+            "compare": tuple(table.get("compare", ())),
             "published": table.get("published", {}), "variants": tuple(table["variant"])}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008
 DPI = 110  # of saved figures
 
 
@@ -46,13 +46,13 @@ def pairs(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: s
 
 
 def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
-    """``images`` (N, H, W, 3), 0 to 1, above themselves with ``heat`` (N, H, W), 0 to 1, laid over."""
-    return _tiles([images, images], titles, title, columns, heat)
+    """``images`` (N, H, W, 3), 0 to 1, above themselves with each of ``heat`` (L, N, H, W), 0 to 1, laid over."""
+    return _tiles([images] * (1 + len(heat)), titles, title, columns, heat)
 
 
 def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
            heat: np.ndarray | None = None) -> Figure:
-    """Row by row ``columns`` images of the first layer, each above its like in the next; ``heat`` lies over the last.
+    """Row by row ``columns`` images of the first layer, each above its like in the next; ``heat`` lies over all but the first.
 
     All on one pair of axes: an axes an image would take ten times as long.
     """
@@ -66,8 +66,9 @@ def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, colu
         for number, images in enumerate(layers):
             place = (left, left + 1, top + 1.05 * number + 1, top + 1.05 * number)
             axis.imshow(images[k], extent=place, interpolation="nearest")
-        if heat is not None:
-            axis.imshow(heat[k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1, interpolation="bilinear")
+            if number and heat is not None:
+                axis.imshow(heat[number - 1][k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1,
+                            interpolation="bilinear")
     axis.set(xlim=(0, 1.08 * columns - 0.08), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
     axis.axis("off")
     figure.suptitle(title, fontsize=11)
@@ -138,6 +139,40 @@ def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
         _plain(axis)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
+    """Loss and accuracy over epochs of at most four named runs: what each was watched by in full, its training dotted."""
+    figure, axes = _canvas(9, 3.6, 1, 2)
+    for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
+        for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
+            other = "val" if "val_loss" in history[0] else "test"
+            for split, line in ((other, "-"), ("train", ":")):
+                axis.plot([row["epoch"] for row in history], [factor * row[f"{split}_{what}"] for row in history],
+                          color=colour, linestyle=line, label=f"{name}, {split}")
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=8)
+        _plain(axis)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def fields(pictures: Sequence[np.ndarray], reach: Sequence[np.ndarray], titles: Sequence[str], title: str) -> Figure:
+    """Receptive fields: each of ``pictures`` (H, W), 0 or more, as the square root of its share of the largest; the
+    frame holds whatever is not 0 in its like of ``reach``.
+    """
+    figure, axes = _canvas(2.4 * len(titles), 3, 1, len(titles))
+    for axis, picture, seen, text in zip(axes[0], pictures, reach, titles):
+        axis.imshow(np.sqrt(picture / picture.max()), cmap="viridis", vmin=0, vmax=1)
+        rows, columns = (np.flatnonzero(seen.any(side)) for side in (1, 0))
+        left, right, top, bottom = columns[0] - 0.5, columns[-1] + 0.5, rows[0] - 0.5, rows[-1] + 0.5
+        axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=ORANGE)
+        axis.set_title(text, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, fontsize=11)
     return figure
 

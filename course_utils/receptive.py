@@ -64,6 +64,16 @@ def receptive_field(model: nn.Module, input_size: Shape) -> list[Row]:
     return follow.rows
 
 
+def field_table(rows: list[Row]) -> str:
+    """``rows`` as lines of text, in the order of the course's spreadsheets."""
+    head = ("layer", "kernel", "stride", "dilation", "padding", "in", "out", "jump", "field")
+    lines = [head, *((row.layer or row.what, *map(str, (
+        row.kernel, row.stride, row.dilation, row.padding, row.size_in, row.size_out, row.jump, row.field)))
+        for row in rows)]
+    wide = max(len(line[0]) for line in lines)
+    return "\n".join(line[0].ljust(wide) + "".join(cell.rjust(9) for cell in line[1:]) for line in lines)
+
+
 def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: int = 0, positive: bool = True) -> Tensor:
     """float32 (H, W): how much the middle output depends on each input pixel, mean over ``draws``.
 

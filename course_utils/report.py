@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from course_utils import experiment, record, tables
+from course_utils import experiment, plots, record, tables
 from course_utils.errors import CourseError
 from course_utils.experiment import ASSIGNMENTS
 from course_utils.files import REPO, write_whole
@@ -44,6 +44,8 @@ def adopt(folder: Path, notebook: Path) -> str:
 
 def report(check: bool = False) -> list[Path]:
     """Write every README's tables; return the files that differed. With ``check`` nothing is written."""
+    if not check:
+        _draw_comparisons()
     changed = []
     for path, blocks in _wanted().items():
         before = path.read_text(encoding="utf-8")
@@ -55,6 +57,13 @@ def report(check: bool = False) -> list[Path]:
             if not check:
                 write_whole(path, after)
     return changed
+
+
+def _draw_comparisons() -> None:
+    for name in experiment.assignments():
+        if runs := tables.compared(name):
+            title = f"{experiment.describe(name)['title']}: {' and '.join(runs)}"
+            plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
 
 
 def _wanted() -> dict[Path, dict[str, str]]:
@@ -86,6 +95,8 @@ def _lead_figure(names: Sequence[str]) -> str:
 def _figures(assignment: str) -> str:
     """The figures of the first run of every row in the table of results."""
     lines = []
+    if tables.compared(assignment):
+        lines.append(f"![comparison](../../images/{assignment}/comparison.png)")
     for runs in tables.groups(assignment):
         name = runs[0][0]
         for kind in SHOWN:

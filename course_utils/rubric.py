@@ -46,7 +46,7 @@ def check(exp: Experiment, model: nn.Module, side: int, accuracy: float | None =
             for finding in _findings(name, wanted, facts, is_extra)]
 
 
-def table(findings: Sequence[Finding]) -> str:
+def findings_table(findings: Sequence[Finding]) -> str:
     """Lines of text, one a rule, and a sum; extra points behind the rules."""
     words = {True: "passed", False: "FAILED", None: "open"}
     extra = {True: "earned", False: "not earned", None: "open"}

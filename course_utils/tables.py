@@ -81,6 +81,18 @@ def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str
             " ".join(f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs)]
 
 
+def compared(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
+    """Histories, by variant, of the runs that the assignment's ``compare`` names: of each the first of its longest.
+
+    Nothing unless there is a run of every one of them.
+    """
+    longest: dict[str, record.Record] = {}
+    for runs in groups(assignment):  # in the order of epochs
+        longest[runs[0][1]["experiment"]["variant"]] = runs[0][1]
+    wanted = describe(assignment)["compare"]
+    return {name: longest[name]["history"] for name in wanted} if longest.keys() >= set(wanted) else {}
+
+
 def split_table(assignment: str) -> str:
     """Markdown: what the held-out pictures promised and what the test images gave, by variant and split."""
     head = ["variant", "split", "seeds", "held-out pictures, plain", "test images", "promised too much"]

@@ -65,6 +65,14 @@ def test_the_summary_is_the_published_one(resnet):
     assert resnet.training  # a summary leaves the mode as it was
 
 
+def test_blocks_that_give_maps(resnet):
+    assert anatomy.map_sides(resnet, (1, 3, 32, 32)) == {
+        "prep": 32, "layer1_x": 16, "layer1_r": 16, "layer2": 8, "layer3_x": 4, "layer3_r": 4}
+    whole = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()), nn.Flatten()))
+    assert anatomy.map_sides(whole, (1, 3, 8, 8)) == {"0.0": 6, "0.1": 6}
+    assert anatomy.map_sides(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), (1, 3, 8, 8)) == {}
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="custom_resnet"):
         build_model("resnet", 10)

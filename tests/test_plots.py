@@ -15,7 +15,7 @@ FIGURES = {
     "curves": lambda: plots.curves(HISTORY, "t"),
     "per_class": lambda: plots.per_class(np.array([0.5, 0.9, 0.7]), CLASSES, "t"),
     "confusion": lambda: plots.confusion(np.array([[5, 1, 0], [0, 4, 2], [1, 1, 1]]), CLASSES, "t"),
-    "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[..., 0], list("abcde"), "t", columns=3),
+    "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[None, ..., 0], list("abcde"), "t", columns=3),
 }
 
 
@@ -28,7 +28,7 @@ def test_every_figure_draws_and_is_saved(name, tmp_path):
 
 
 def test_a_network_without_mistakes_still_gets_its_figures(tmp_path):
-    for figure in (plots.image_grid(IMAGES[:0], [], 9), plots.heat_maps(IMAGES[:0], IMAGES[:0, ..., 0], [], "none")):
+    for figure in (plots.image_grid(IMAGES[:0], [], 9), plots.heat_maps(IMAGES[:0], IMAGES[None, :0, ..., 0], [], "none")):
         plots.save_figure(figure, tmp_path / "empty.png")
 
 

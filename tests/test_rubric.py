@@ -45,7 +45,7 @@ def broken(model, exp=EXP, accuracy=0.9):
 def test_a_network_that_keeps_all_the_rules():
     findings = rubric.check(EXP, network(), 32, 0.9)
     assert rubric.passed(findings) and broken(network()) == []
-    assert "8 passed, 0 failed, 0 open" in rubric.table(findings)
+    assert "8 passed, 0 failed, 0 open" in rubric.findings_table(findings)
 
 
 @pytest.mark.parametrize(("settings", "rule"), [
@@ -71,7 +71,7 @@ def test_rules_about_the_experiment():
         "augmentation contains horizontal_flip, shift_scale_rotate, coarse_dropout"]
     assert broken(network(), accuracy=0.8499) == ["at least 85.0% of all test images"]
     findings = rubric.check(EXP, network(), 32)
-    assert rubric.passed(findings) and "7 passed, 0 failed, 1 open" in rubric.table(findings)
+    assert rubric.passed(findings) and "7 passed, 0 failed, 1 open" in rubric.findings_table(findings)
     other = load("cifar10_custom_resnet").replace(epochs=25, batch_size=256, optimizer="sgd")
     assert broken(network(), other) == ["at most 24 epochs", "batch size 512", "optimiser adam"]
 
