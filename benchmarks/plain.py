@@ -66,9 +66,27 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, batches: DataLoade
     model.train()
     total = 0.0
     for x, y in batches:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(y)
+        total += step(model, optimizer, x, y) * len(y)
     return total / len(batches.dataset)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, l1: float = 0.0) -> float:
+    """One optimiser step; returns the loss, nats, with ``l1`` times each tensor's mean absolute value."""
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    if l1:
+        penalty = 0
+        for parameter in model.parameters():
+            penalty = penalty + parameter.abs().mean()
+        loss = loss + l1 * penalty
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def optimizer_for(model: nn.Module, name: str, lr: float, momentum: float,
+                  weight_decay: float) -> torch.optim.Optimizer:
+    """Adam or SGD as torch makes it when nothing else is asked for."""
+    if name == "adam":
+        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)

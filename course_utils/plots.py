@@ -52,7 +52,7 @@ def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title
 
 def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
            heat: np.ndarray | None = None) -> Figure:
-    """Row by row ``columns`` images of the first layer, each above its like in the next; ``heat`` lies over all but the first.
+    """Row by row ``columns`` images of the first layer, each above its like in the next; ``heat`` lies over these.
 
     All on one pair of axes: an axes an image would take ten times as long.
     """
@@ -144,7 +144,7 @@ def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
-    """Loss and accuracy over epochs of at most four named runs: what each was watched by in full, its training dotted."""
+    """Loss and accuracy over epochs of at most four named runs: test (or held-out) images; dotted, training."""
     figure, axes = _canvas(9, 3.6, 1, 2)
     for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
         for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):

@@ -87,8 +87,9 @@ class RangeTest:
 
 
 RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "split", "seed", "model", "model_settings",
-                    "augmentation", "expansion", "engine", "batch_size", "optimizer", "momentum", "weight_decay",
-                    "label_smoothing", "l1", "precision", "range_test_steps")  # what a range test depends on
+                    "model_file", "augmentation", "expansion", "engine", "batch_size", "optimizer", "momentum",
+                    "weight_decay", "label_smoothing", "l1", "precision",
+                    "range_test_steps")  # what a range test depends on
 
 
 def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: Machine, *, folder: Path | None = None,

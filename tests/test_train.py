@@ -7,6 +7,7 @@ from torch import nn
 
 from course_utils import checkpoint, train
 from course_utils.errors import CourseError
+from course_utils.models import build_model
 from course_utils.optim import learning_rates, make_optimizer, make_schedule
 
 QUIET = {"say": lambda _: None}
@@ -102,6 +103,18 @@ def test_one_cycle_peaks_where_it_should_and_ends_where_it_began(tiny):
     assert min(rates) == pytest.approx(0.005)  # no annihilation
 
 
+def test_a_cosine_cycle_is_torch_s_own_default(tiny):
+    exp = tiny.replace(epochs=10, peak_epoch=3.0, anneal="cos", final_div_factor=1e4)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=70)
+    rates = learning_rates(exp, 0.02, 7)
+    for rate in rates:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        cycle.step()
+    assert max(rates) == pytest.approx(0.02) and rates[-1] == pytest.approx(0.02 / 25 / 1e4)
+
+
 @pytest.mark.parametrize(("schedule", "expected"), [
     ("constant", [1, 1, 1, 1]), ("step", [1, 1, 0.1, 0.1]), ("cosine", [1, 0.8536, 0.5, 0.1464]),
 ])
@@ -127,6 +140,26 @@ def test_the_l1_penalty_is_the_published_loop():
     expected = torch.autograd.grad(loop, list(model.parameters()))
     for a, b in zip(got, expected):
         torch.testing.assert_close(a, b)
+
+
+def test_the_step_of_a_depthwise_net_follows_the_plain_one(tiny, machine):
+    """Fused L1 and optimiser and channels last against a loop over the parameters: one loss curve (in double
+    precision; in single, the rounding of one step is seen in the third digit of the sixth).
+    """
+    exp = tiny.replace(optimizer="sgd", momentum=0.9, l1=0.0005, lr=0.02)
+    torch.manual_seed(0)
+    model = build_model("s7", 10).double()
+    plain = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(plain.parameters(), 0.02, momentum=0.9)
+    step = train.make_step(exp, model, 0.02, machine)
+    x, y = torch.randn(6, 8, 3, 32, 32, dtype=torch.float64), torch.randint(10, (6, 8))
+    for images, labels in zip(x, y):
+        loss = nn.functional.cross_entropy(plain(images), labels)
+        loss = loss + 0.0005 * sum(p.abs().mean() for p in plain.parameters())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert float(step(images, labels)) == pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_label_smoothing_and_l1_enter_the_loss(tiny):

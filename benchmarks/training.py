@@ -1,0 +1,95 @@
+"""Training steps of a variant: the plain way and ours, in turns, each in a process of its own.
+
+    python -m benchmarks.training cifar10_dilated_depthwise:s7 [--rounds 5] [--steps 10]
+
+Both start from the same weights and see the same augmented batches of real data, drawn before the clock starts; so the
+losses are those of one training, and must agree. Plain: float32, the usual memory layout, the L1 penalty as a loop over
+the parameters, ``.item()`` at every step. Processes apart, since how memory is kept is a matter of the whole process.
+"""
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from benchmarks import plain
+from course_utils import hardware, train
+from course_utils.datasets import open_dataset
+from course_utils.experiment import load
+from course_utils.loader import make_loaders
+from course_utils.models import build_model
+
+WAYS = ("plain", "ours")
+RATE = 0.05  # of the peak: the first rate of a One-Cycle, where the losses of both ways can be compared
+
+
+def main() -> None:
+    """Prints a Markdown row a variant: median images a second over the rounds, and the median of the rounds' ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", nargs="+", metavar="ASSIGNMENT:VARIANT")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="optimiser steps a round")
+    parser.add_argument("--root", type=Path, help="folder of the data sets")
+    args = parser.parse_args()
+    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads, {args.rounds} rounds of {args.steps} steps")
+    print("\n| variant | batch | plain way, images/s | ours, images/s | ratio | precision | losses, plain and ours |")
+    print("|" + " --- |" * 7, flush=True)
+    for name in args.variants:
+        print("| " + " | ".join(compare(name, args.rounds, args.steps, args.root)) + " |", flush=True)
+
+
+def compare(name: str, rounds: int, steps: int, root: Path | None) -> list[str]:
+    """One row of the table."""
+    context = multiprocessing.get_context("spawn")
+    pipes, found = {}, {way: [] for way in WAYS}
+    for way in WAYS:
+        pipes[way], end = context.Pipe()
+        context.Process(target=work, args=(end, way, name, rounds, steps, root), daemon=True).start()
+    for _ in range(rounds):
+        for way, pipe in pipes.items():  # one works, the other waits
+            pipe.send(None)
+            found[way].append(pipe.recv())
+    batch, precision = pipes["ours"].recv()
+    rates = {way: [batch * steps / seconds for seconds, _ in rows] for way, rows in found.items()}
+    ratio = statistics.median(b / a for a, b in zip(rates["plain"], rates["ours"]))
+    medians = [f"{statistics.median(rates[way]):.0f}" for way in WAYS]
+    losses = " and ".join(f"{found[way][-1][1]:.3f}" for way in WAYS)
+    return [name, f"{batch}", *medians, f"{ratio:.2f}", precision, losses]
+
+
+def work(pipe: Connection, way: str, name: str, rounds: int, steps: int, root: Path | None) -> None:
+    """In a process of its own: at each call ``steps`` steps; answers seconds and mean loss of the last five."""
+    exp = load(*name.split(":", 1))
+    data = open_dataset(exp.dataset, root)
+    machine = hardware.choose_machine(exp.precision) if way == "ours" else None
+    batches = make_loaders(exp, data, machine.placement if machine else {"device": "cpu", "rank": 0, "world": 1}).train
+    drawn = list(itertools.islice(batches.epoch(1), 1 + rounds * steps))
+    torch.manual_seed(exp.seed)
+    model = build_model(exp.model, len(data.classes), **exp.model_settings).train()
+    rate = RATE * (exp.lr or 0.01)
+    if machine:
+        step = train.make_step(exp, model, rate, machine)
+    else:
+        drawn = [(x.contiguous(), y) for x, y in drawn]
+        optimizer = plain.optimizer_for(model, exp.optimizer, rate, exp.momentum, exp.weight_decay)
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> float:
+            return plain.step(model, optimizer, x, y, exp.l1)
+
+    step(*drawn.pop())  # what is done once
+    for _ in range(rounds):
+        pipe.recv()
+        begun = time.perf_counter()
+        losses = [float(step(*drawn.pop(0))) for _ in range(steps)]
+        pipe.send((time.perf_counter() - begun, statistics.fmean(losses[-5:])))
+    pipe.send((exp.batch_size, machine.precision if machine else "fp32"))
+
+
+if __name__ == "__main__":
+    main()
