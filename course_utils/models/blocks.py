@@ -81,3 +81,25 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.residual(x) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1 down to few channels, grouped 3x3 with the stride, 1x1 up to 4 * ``planes``, added to the input.
+
+    (N, inputs, H, W) -> (N, 4 * planes, H / stride, W / stride). He et al. 2015 (arXiv:1512.03385), in the form of
+    ResNeXt (Xie et al. 2016, arXiv:1611.05431), with ``groups`` groups of ``width`` channels for every 64 planes.
+    """
+
+    def __init__(self, inputs: int, planes: int, stride: int = 1, groups: int = 8, width: int = 4) -> None:
+        super().__init__()
+        narrow, outputs = planes * width // 64 * groups, 4 * planes
+        self.residual = nn.Sequential(
+            nn.Conv2d(inputs, narrow, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(),
+            nn.Conv2d(narrow, narrow, 3, stride, 1, groups=groups, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(),
+            nn.Conv2d(narrow, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.residual(x) + self.shortcut(x))
