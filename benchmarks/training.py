@@ -19,14 +19,13 @@ from pathlib import Path
 import torch
 
 from benchmarks import plain
-from course_utils import hardware, train
+from course_utils import hardware, optim, train
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import make_loaders
 from course_utils.models import build_model
 
 WAYS = ("plain", "ours")
-RATE = 0.05  # of the peak: the first rate of a One-Cycle, where the losses of both ways can be compared
 
 
 def main() -> None:
@@ -51,6 +50,7 @@ def compare(name: str, rounds: int, steps: int, root: Path | None) -> list[str]:
     for way in WAYS:
         pipes[way], end = context.Pipe()
         context.Process(target=work, args=(end, way, name, rounds, steps, root), daemon=True).start()
+        end.close()  # so that a process that dies is noticed
     for _ in range(rounds):
         for way, pipe in pipes.items():  # one works, the other waits
             pipe.send(None)
@@ -72,7 +72,7 @@ def work(pipe: Connection, way: str, name: str, rounds: int, steps: int, root: P
     drawn = list(itertools.islice(batches.epoch(1), 1 + rounds * steps))
     torch.manual_seed(exp.seed)
     model = build_model(exp.model, len(data.classes), **exp.model_settings).train()
-    rate = RATE * (exp.lr or 0.01)
+    rate = optim.learning_rates(exp, exp.lr or 0.01, len(batches))[0]
     if machine:
         step = train.make_step(exp, model, rate, machine)
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils import record
+from course_utils import own, record
 from course_utils.errors import CourseError, unknown
 from course_utils.experiment import Experiment, describe
 from course_utils.files import REPO, write_whole
@@ -56,6 +56,8 @@ def run(exp: Experiment, parameters: Mapping[str, Any] | None = None, output_dir
     name = describe(exp.assignment)["notebook"]
     source = REPO / "notebooks" / f"{name}.ipynb"
     parameters = {"VARIANT": exp.variant, "PROFILE": exp.profile, "SEED": exp.seed} | dict(parameters or {})
+    if exp.model_file:  # the notebook runs in another folder
+        parameters["MODEL"] = own.absolute(exp.model)
     check_parameters(source, parameters)
     folder = record.run_folder(exp, output_dir)
     executed = folder / f"{name}.ipynb"
@@ -104,9 +106,12 @@ def _papermill(source: Path, executed: Path, parameters: Mapping[str, Any], prof
 
 
 def _first_words(log: str) -> str:
-    """The message of the last exception in ``log``, all its lines; else the last line."""
+    """The message of the last exception in ``log``, all its lines; else the last line. What this package says comes
+    first: it may quote another error.
+    """
     lines = [line for line in log.splitlines() if line.strip()]
-    begins = [k for k, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    begins = [k for k, line in enumerate(lines) if line.startswith("CourseError: ")] or [
+        k for k, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return "\n".join(lines[begins[-1] if begins else -1:])
 
 

@@ -129,7 +129,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     try:
         with eval_mode(model), torch.enable_grad():
             logits = model(x).flatten(1)
-            gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept[0])
+            gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept[0], materialize_grads=True)
     finally:
         hook.remove()
     heat = (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()

@@ -87,7 +87,7 @@ class Experiment:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, the same for equal experiments."""
-        out = dataclasses.asdict(self)
+        out = dataclasses.asdict(self) | {"model": own.short(self.model)}
         for name in TRANSFORM_LISTS:
             out[name] = [{"name": t.name, "p": t.p, **t.settings} for t in getattr(self, name)]
         return out
@@ -215,9 +215,10 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
         exp = exp.replace(**table["smoke"])
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if "model" in overrides:
-        overrides = {"model_settings": {}} | overrides
-        if own.is_own(overrides["model"]):
-            overrides["model_file"] = own.fingerprint(overrides["model"])
+        name = str(overrides["model"])
+        overrides = {"model_settings": {}, "about": f"{own.short(name)}, trained as {variant}"} | overrides
+        if own.is_own(name):
+            overrides["model_file"] = own.fingerprint(name)
     return exp.replace(**overrides)
 
 

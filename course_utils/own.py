@@ -4,6 +4,7 @@ What is wrong in that file is told by its own line, in one ``CourseError``.
 """
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -40,8 +41,19 @@ def locate(name: str) -> tuple[Path, str]:
     raise CourseError(f"{name}: there is no {' and no '.join(str(path) for path in dict.fromkeys(places))}.")
 
 
+def absolute(name: str) -> str:
+    """``name`` so that it means the same in every folder."""
+    path, attribute = locate(name)
+    return f"{path}:{attribute}"
+
+
+def short(name: str) -> str:
+    """``name`` without folders, as it may stand in a record."""
+    return Path(name).name if is_own(name) else name
+
+
 def fingerprint(name: str) -> str:
-    """SHA-256 of the file, by which a run knows when it was edited."""
+    """SHA-256 of the file, by which a run knows when it was edited (what it imports is not looked at)."""
     return hashlib.sha256(locate(name)[0].read_bytes()).hexdigest()
 
 
@@ -67,8 +79,9 @@ def _attribute(path: Path, attribute: str) -> Callable[..., nn.Module]:
                 and value.__module__ == module.__name__]
         raise unknown(f"network of {path.name}", attribute, here)
     make = getattr(module, attribute)
-    if not callable(make):
-        raise CourseError(f"{attribute} of {path.name} is {make!r}: it must be a class of torch.nn.Module.")
+    if not callable(make) or isinstance(make, nn.Module):
+        raise CourseError(f"{attribute} of {path.name} is a {type(make).__name__}: it must be a class of "
+                          "torch.nn.Module, or a function that makes one.")
     return make
 
 
@@ -76,6 +89,8 @@ def _imported(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look a module up there
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # as for a script: modules beside it can be imported
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a .pyc could outlive the next edit
     try:
         spec.loader.exec_module(module)
@@ -85,7 +100,10 @@ def _imported(path: Path) -> Any:
 
 
 def _arguments(make: Callable, attribute: str, classes: int, settings: dict[str, Any]) -> dict[str, int]:
-    parameters = inspect.signature(make).parameters
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # something built in
+        raise CourseError(f"{attribute} must be a class of torch.nn.Module, not {make!r}.") from None
     wanted = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (0, 1, 3)
               and p.name not in settings and p.name != "classes"]
     if wanted:
@@ -102,11 +120,17 @@ def _try(model: nn.Module, path: Path, attribute: str, classes: int, side: int) 
         raise CourseError(f"{attribute} of {path.name} makes a {type(model).__name__}: it must be a torch.nn.Module.")
     if not any(p.requires_grad for p in model.parameters()):
         raise CourseError(f"{attribute} of {path.name} holds no parameters: there is nothing to train.")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        out = _guarded(path, lambda: model.eval()(torch.zeros(2, 3, side, side)))
+    images = torch.zeros(2, 3, side, side)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # in both modes; a copy keeps its statistics untouched
+        outputs = []
+        for training in (True, False):
+            model.train(training)
+            outputs.append(_guarded(path, lambda: copy.deepcopy(model)(images)))
     model.train()
-    found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-    if found != (2, classes):
+    for out in outputs:
+        found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        if found == (2, classes):
+            continue
         raise CourseError(f"{attribute} of {path.name} gives {found} for two images of {side}x{side} pixels; it must "
                           f"give {(2, classes)}: one number for each class.")
 
@@ -116,9 +140,12 @@ def _guarded(path: Path, act: Callable[[], Any]) -> Any:
     try:
         return act()
     except SyntaxError as error:
-        place, line, what = f"line {error.lineno}", (error.text or "").strip(), f"SyntaxError: {error.msg}"
+        file, line, what = Path(error.filename or path), (error.text or "").strip(), f"SyntaxError: {error.msg}"
+        place = f"line {error.lineno}"
     except Exception as error:  # whatever a student's code may raise
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
-        place, line = (f"line {frames[-1].lineno}, in {frames[-1].name}", frames[-1].line) if frames else ("", "")
-        what = f"{type(error).__name__}: {error}"
-    raise CourseError(f"{path.name}, {place}:\n    {line}\n{what}" if place else f"{path.name}: {what}")
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == path.parent]
+        if not frames:
+            raise CourseError(f"{path.name}: {type(error).__name__}: {error}") from None
+        file, line, what = Path(frames[-1].filename), frames[-1].line, f"{type(error).__name__}: {error}"
+        place = f"line {frames[-1].lineno}, in {frames[-1].name}"
+    raise CourseError(f"{file.name}, {place}:\n    {line}\n{what}")

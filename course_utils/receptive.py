@@ -6,6 +6,7 @@ between two neighbouring outputs), a kernel k of dilation d adds d (k - 1) j to 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from course_utils.anatomy import Shape, eval_mode
+from course_utils.errors import CourseError
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,17 @@ class Row:
     after: frozenset[int]  # numbers of the rows that it takes in, with pointwise work alone in between
 
 
-def receptive_field(model: nn.Module, input_size: Shape) -> list[Row]:
+def receptive_field(model: nn.Module, input_size: Shape, axis: int = -1) -> list[Row]:
     """A row for every convolution, pooling and linear layer over a map, in order of execution; the last is the net's.
 
     The module is run once on zeros of ``input_size`` (N, C, H, W), and every tensor's field is followed through
-    whatever its code does; where branches meet, the union of their fields counts. Only square kernels. What looks at a
-    place that the data decide (a spatial transformer) sees the whole image.
-    Raises ``ValueError`` for a kernel that is not square.
+    whatever its code does, along ``axis``: -1 across, -2 down. Where branches meet, the union of their fields counts.
+    What looks at a place that the data decide (a spatial transformer) sees the whole image.
+    Raises ``CourseError`` for what cannot be followed: enlarging a map, pooling of a rare kind.
     """
-    with eval_mode(model), torch.no_grad(), _Follow(model) as follow:
+    with eval_mode(model), torch.no_grad(), _Follow(model, axis) as follow:
         x = torch.zeros(input_size, device=next(model.parameters()).device)
-        follow.put(x, Field(extent=input_size[-1]))
+        follow.put(x, Field(extent=input_size[axis]))
         model(x)
     return follow.rows
 
@@ -132,8 +134,9 @@ class _LastMap(TorchFunctionMode):
 class _Follow(TorchFunctionMode):
     """Carries a ``Field`` along with every tensor through each torch function that the model's code calls."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, axis: int) -> None:
         super().__init__()
+        self.axis = axis
         self.rows: list[Row] = []
         self.fields: dict[int, tuple[Tensor, Field]] = {}  # by id; the tensor is kept, so that no id comes again
         self.names = {module: name for name, module in model.named_modules()}
@@ -161,25 +164,32 @@ class _Follow(TorchFunctionMode):
         return out
 
     def _after(self, name: str, args: tuple, kwargs: dict, field: Field, out: Any) -> Field:
+        given = dict(zip(KERNELS.get(name, ("input",)), args)) | kwargs
+        x, out = given.get("input"), next(_tensors([out]), None)
+        if not isinstance(x, Tensor) or out is None:
+            return field
+        if x.dim() == 4:
+            field = dataclasses.replace(field, extent=x.shape[self.axis])  # also after a crop
         if name in KERNELS:
-            given = dict(zip(KERNELS[name], args)) | kwargs
-            shape = _kernel_of(name, given, args[0].shape[-1])
-            return self._kernel(field, out, name, args[0].shape[1], shape, given.get("groups", 1))
-        spatial = isinstance(out, Tensor) and args and isinstance(args[0], Tensor) and args[0].dim() == 4
-        over_places = name in ("mean", "sum", "amax", "amin", "logsumexp") and spatial and (
-            out.dim() < 4 or out.shape[2:] != args[0].shape[2:])
-        if field.extent > 1 and (name == "linear" or over_places):  # every place at once
-            return self._kernel(field, out, name, args[0].shape[1], (field.extent, field.extent, 1, 0))
+            shape = _kernel_of(name, given, x.shape[self.axis], self.axis)
+            return self._kernel(field, out, name, x.shape[1], shape, given.get("groups", 1))
+        if name in ENLARGING or "pool" in name or "conv" in name:
+            raise CourseError(f"The receptive field behind {name} (in {self._place() or 'forward'}) cannot be told.")
+        if field.extent > 1 and (_joins_places(x, out) if name in REDUCTIONS else name == "linear" and x.dim() == 2):
+            return self._kernel(field, out, name, x.shape[1], (field.extent, field.extent, 1, 0))
         return field
+
+    def _place(self) -> str:
+        return self.inside[-1] if self.inside else ""
 
     def _kernel(self, field: Field, out: Tensor, what: str, channels: int, shape: tuple[int, int, int, int],
                 groups: int = 1) -> Field:
         kernel, stride, dilation, padding = shape
-        extent = out.shape[-1] if out.dim() == 4 else 1
+        extent = out.shape[self.axis] if out.dim() == 4 else 1
         channels_out = out.shape[1] if out.dim() > 1 else 1
         after = Field(size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
                       left=field.left - padding * field.jump, extent=extent, rows=frozenset([len(self.rows)]))
-        self.rows.append(Row(self.inside[-1] if self.inside else "", kernel, stride, dilation, padding, field.extent,
+        self.rows.append(Row(self._place(), kernel, stride, dilation, padding, field.extent,
                              extent, after.jump, after.size, what, channels, channels_out, groups, field.rows))
         return after
 
@@ -187,33 +197,43 @@ class _Follow(TorchFunctionMode):
 KERNELS = {  # torch functions that look at more than a point, and the order of their arguments
     "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
     "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "max_pool2d_with_indices": ("input", "kernel_size", "stride", "padding", "dilation"),
     "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
     "adaptive_avg_pool2d": ("input", "output_size"),
     "adaptive_max_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d_with_indices": ("input", "output_size"),
+    "pixel_unshuffle": ("input", "downscale_factor"),
 }
+REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "median", "logsumexp")
+ENLARGING = ("interpolate", "upsample", "pixel_shuffle", "fold", "unfold")
 
 
-def _kernel_of(name: str, given: dict[str, Any], extent: int) -> tuple[int, int, int, int]:
-    """Kernel, stride, dilation and padding of a call."""
+def _kernel_of(name: str, given: dict[str, Any], extent: int, axis: int) -> tuple[int, int, int, int]:
+    """Kernel, stride, dilation and padding of a call along ``axis``."""
+
+    def of(value: Any) -> int:
+        return value if isinstance(value, int) else value[axis % len(value)]
+
     if name.startswith("adaptive"):
-        out = _one(given["output_size"])
+        out = of(given["output_size"]) or extent  # None: as many as there are
         return -(-extent // out), max(1, extent // out), 1, 0
+    if name == "pixel_unshuffle":
+        return given["downscale_factor"], given["downscale_factor"], 1, 0
     if name == "conv2d":
-        kernel, stride = _one(tuple(given["weight"].shape[2:])), _one(given.get("stride", 1))
+        kernel, stride = given["weight"].shape[axis], of(given.get("stride", 1))
     else:
-        kernel = _one(given["kernel_size"])
-        stride = _one(given["stride"]) if given.get("stride") else kernel
-    dilation, padding = _one(given.get("dilation", 1)), given.get("padding", 0)
-    padding = {"same": dilation * (kernel - 1) // 2, "valid": 0}[padding] if isinstance(padding, str) else _one(padding)
+        kernel = of(given["kernel_size"])
+        stride = of(given["stride"]) if given.get("stride") else kernel
+    dilation, padding = of(given.get("dilation", 1)), given.get("padding", 0)
+    padding = {"same": dilation * (kernel - 1) // 2, "valid": 0}[padding] if isinstance(padding, str) else of(padding)
     return kernel, stride, dilation, padding
 
 
-def _one(value: int | tuple[int, ...]) -> int:
-    if isinstance(value, int):
-        return value
-    if len(set(value)) != 1:
-        raise ValueError(f"{tuple(value)}: a receptive field is told for equal sides alone.")
-    return int(value[0])
+def _joins_places(x: Tensor, out: Tensor) -> bool:
+    """Whether a reduction of ``x`` to ``out`` goes over places: of a map (N, C, H, W), or one folded to (N, C, HW)."""
+    if x.dim() == 4:
+        return out.shape[-2:] != x.shape[-2:]
+    return x.dim() == 3 and out.shape[:2] == x.shape[:2] and out.shape[2:] != x.shape[2:]
 
 
 def _union(fields: list[Field]) -> Field:

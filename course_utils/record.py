@@ -23,6 +23,7 @@ from course_utils.train import Training, best_epoch
 
 Record = dict[str, Any]
 FORMAT = 1  # of a record
+PLACES = ("DATA_DIR", "OUTPUT_DIR", "MODEL")  # parameters of the notebooks that may name a folder
 VERSIONS = ("torch", "accelerate", "numpy", "albumentations")
 KEYS = {"format", "sample", "experiment", "lr", "data", "parameters", "history", "final", "seconds", "precision",
         "device", "memory_format", "sessions", "evaluated"}
@@ -110,8 +111,9 @@ def without_paths(notebook: Path) -> str:
             noted[key] = Path(noted[key]).name
     for cell in table["cells"]:  # papermill's injected cell
         if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = [re.sub(r'^((?:DATA|OUTPUT)_DIR = )"/.*"', r'\1"..."', line) for line in cell["source"]]
-    for name in ("DATA_DIR", "OUTPUT_DIR"):
+            named = re.compile(rf'^((?:{"|".join(PLACES)}) = )"/.*"')
+            cell["source"] = [named.sub(r'\1"..."', line) for line in cell["source"]]
+    for name in PLACES:
         if str(noted.get("parameters", {}).get(name)).startswith("/"):
             noted["parameters"][name] = "..."
     return json.dumps(table, indent=1, ensure_ascii=False) + "\n"

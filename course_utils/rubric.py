@@ -18,7 +18,8 @@ from course_utils.errors import CourseError, unknown
 from course_utils.experiment import Experiment, describe
 from course_utils.receptive import Row, receptive_field
 
-MAXIMA = ("max_pool2d", "adaptive_max_pool2d", "amax")
+MAXIMA = ("max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
+          "max", "amax")
 MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean")
 
 
@@ -39,8 +40,9 @@ def check(exp: Experiment, model: nn.Module, side: int, accuracy: float | None =
     rules = describe(exp.assignment)["rules"]
     if not rules:
         raise CourseError(f"{exp.assignment} has no rules in its variants.toml.")
-    facts = _Facts(exp, count_parameters(model), receptive_field(model, (1, 3, side, side)), accuracy)
-    extra = dict(rules).pop("extra", {})
+    across, down = (receptive_field(model, (1, 3, side, side), axis) for axis in (-1, -2))
+    facts = _Facts(exp, count_parameters(model), across, min(_largest(across), _largest(down)), accuracy)
+    extra = rules.get("extra", {})
     needed = {name: wanted for name, wanted in rules.items() if name != "extra"}
     return [finding for part, is_extra in ((needed, False), (extra, True)) for name, wanted in part.items()
             for finding in _findings(name, wanted, facts, is_extra)]
@@ -65,28 +67,27 @@ def passed(findings: Sequence[Finding]) -> bool:
 
 
 def recorded_accuracy(exp: Experiment) -> float | None:
-    """Mean test accuracy over the published runs of this variant with the most epochs, 0 to 1; ``None``: no run."""
-    runs = [group for group in tables.groups(exp.assignment) if group[0][1]["experiment"]["variant"] == exp.variant]
-    if not runs:
-        return None
-    longest = max(runs, key=lambda group: group[0][1]["experiment"]["epochs"])
-    return statistics.fmean(record["final"]["accuracy"] for _, record in longest)
+    """Mean test accuracy, 0 to 1, over the published runs of this variant with all its epochs; ``None``: no run."""
+    runs = [run for group in tables.groups(exp.assignment) for _, run in group
+            if all(run["experiment"].get(name) == getattr(exp, name) for name in ("variant", "epochs"))]
+    return statistics.fmean(run["final"]["accuracy"] for run in runs) if runs else None
 
 
 @dataclass(frozen=True)
 class _Facts:
     exp: Experiment
     parameters: int
-    rows: Sequence[Row]
+    rows: Sequence[Row]  # across; but for their sizes, those down are the same
+    field: int  # of the whole network, the smaller of its two sides
     accuracy: float | None
 
     @property
-    def field(self) -> int:
-        return max((row.field for row in self.rows), default=1)
-
-    @property
     def transforms(self) -> list[str]:
-        return [step.name for step in (*self.exp.augmentation, *self.exp.expansion)]
+        return [step.name for step in (*self.exp.augmentation, *self.exp.expansion) if step.p > 0]
+
+
+def _largest(rows: Sequence[Row]) -> int:
+    return max((row.field for row in rows), default=1)
 
 
 def _findings(name: str, wanted: Any, facts: _Facts, extra: bool) -> list[Finding]:

@@ -28,6 +28,11 @@ def test_an_error_is_told_in_its_own_words(tmp_path):
     assert batch._papermill(source, tmp_path / "out.ipynb", {}, "smoke") == "ValueError: too bad:\nsee below"
 
 
+def test_a_quoted_error_does_not_hide_who_quotes_it():
+    told = "CourseError: my_net.py, line 3, in forward:\n    y = x\nNameError: name 'x'"
+    assert batch._first_words(f"Traceback ...\nKeyError: 'x'\n\n{told}\n") == told
+
+
 def test_success_without_a_record_is_not_done(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "REPO", tmp_path)
     (tmp_path / "notebooks").mkdir()

@@ -80,3 +80,7 @@ def test_resnet18_is_torchvision_s_but_for_stem_pooling_and_bias():
         assert sides == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)] and before.shape == (2, 10)
         model.layer2[0].shortcut[0].weight.mul_(2)
         assert (model(torch.ones(2, 3, 32, 32)) - before).abs().max() > 1e-3
+
+
+def test_our_own_keeps_within_the_parameters():
+    assert count_parameters(build_model("dilated_net", 10)) == 182_106

@@ -1,10 +1,12 @@
 """A network of one's own: it takes every place of the course's, and its errors are told by the student's line."""
 import re
+import sys
 import textwrap
 
 import pytest
 import torch
 
+from course_utils import own
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.experiment import load
@@ -55,6 +57,26 @@ def test_an_edit_is_seen_at_once_and_makes_another_experiment(here):
     assert load("cifar10_dilated_depthwise", model="my_net.py:Net").model_file != before.model_file
 
 
+def test_a_module_beside_it_may_be_imported_and_is_told_by_its_own_line(here, monkeypatch):
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(here))])
+    write(here, "from torch import nn\ndef head(n):\n    return nn.Linear(n)\n", "head_of_mine.py")
+    write(here, GOOD.replace("import torch\n", "import torch\n    from head_of_mine import head\n").replace(
+        "nn.Linear(width, classes)", "head(width)"))
+    with pytest.raises(CourseError, match=r"head_of_mine\.py, line 3, in head:\n    return nn\.Linear\(n\)"):
+        build_model("my_net.py:Net", 10)
+    write(here, "def f(:\n", "broken_of_mine.py")
+    write(here, GOOD.replace("import torch\n", "import broken_of_mine\n"))
+    with pytest.raises(CourseError, match=r"broken_of_mine\.py, line 1:\n    def f"):
+        build_model("my_net.py:Net", 10)
+
+
+def test_a_record_names_no_folder(here):
+    write(here)
+    exp = load("cifar10_dilated_depthwise", model=f"{here}/my_net.py:Net")
+    assert exp.as_dict()["model"] == "my_net.py:Net" and str(here) not in exp.table()
+    assert own.absolute("my_net.py:Net") == exp.model
+
+
 def test_building_draws_as_if_it_had_not_been_tried(here):
     """What the trial run draws (dropout in a careless forward) is given back: the weights' seed stays the student's."""
     write(here, GOOD.replace("x = self.conv(x)", "torch.rand(1); x = self.conv(x)"))
@@ -82,6 +104,11 @@ def test_building_draws_as_if_it_had_not_been_tried(here):
     ("from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return x\n", "no parameters"),
     ("Net = 3\n", "must be a class"),
     ("def Net():\n    return 3\n", "makes a int"),
+    ("from torch import nn\nNet = nn.Sequential(nn.Flatten())\n", "Net of my_net.py is a Sequential: it must be"),
+    ("from torch import relu as Net\n", "must be a class of torch.nn.Module"),
+    (GOOD.replace("return self.fc(x)", "return self.fc(x) if not self.training else self.fcc(x)"),
+     r"line 13, in forward:\n.*\nAttributeError"),
+    (GOOD.replace("return self.fc(x)", "return self.fc(x) if self.training else x"), r"gives \(2, 8\)"),
     ("raise SystemExit\n", None),
 ])
 def test_what_is_wrong_is_said_in_one_clear_sentence(here, text, said):
@@ -93,7 +120,7 @@ def test_what_is_wrong_is_said_in_one_clear_sentence(here, text, said):
     with pytest.raises(CourseError) as caught:
         build_model("my_net.py:Net", 10)
     assert re.search(said, str(caught.value)), caught.value
-    assert caught.value.__context__ is None  # no lines of ours, nor of torch, above the student's
+    assert caught.value.__context__ is None or caught.value.__suppress_context__  # no lines of ours, nor of torch, above the student's
 
 
 @pytest.mark.parametrize(("name", "said"), [

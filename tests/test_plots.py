@@ -16,6 +16,8 @@ FIGURES = {
     "per_class": lambda: plots.per_class(np.array([0.5, 0.9, 0.7]), CLASSES, "t"),
     "confusion": lambda: plots.confusion(np.array([[5, 1, 0], [0, 4, 2], [1, 1, 1]]), CLASSES, "t"),
     "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[None, ..., 0], list("abcde"), "t", columns=3),
+    "comparison": lambda: plots.comparison({"one": HISTORY, "two": HISTORY[:2]}, "t"),
+    "fields": lambda: plots.fields([np.eye(5), np.ones((5, 5))], [np.eye(5), np.eye(5)[1:2].repeat(5, 0)], "ab", "t"),
 }
 
 
@@ -31,6 +33,15 @@ def test_a_network_without_mistakes_still_gets_its_figures(tmp_path):
     heat = IMAGES[None, :0, ..., 0]
     for figure in (plots.image_grid(IMAGES[:0], [], 9), plots.heat_maps(IMAGES[:0], heat, [], "none")):
         plots.save_figure(figure, tmp_path / "empty.png")
+
+
+def test_a_frame_holds_what_is_seen():
+    """Of a field with holes as well: its outermost pixels, half a pixel further out."""
+    seen = np.zeros((9, 9))
+    seen[2:7:2, 1:8:3] = 1
+    line = plots.fields([seen], [seen], ["holes"], "t").axes[0].lines[0]
+    assert (min(line.get_xdata()), max(line.get_xdata())) == (0.5, 7.5)
+    assert (min(line.get_ydata()), max(line.get_ydata())) == (1.5, 6.5)
 
 
 @pytest.mark.parametrize("name", ["range_test", "schedule", "curves", "confusion"])

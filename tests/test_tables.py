@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from course_utils import experiment, record, tables
+from course_utils import experiment, record, rubric, tables
 from course_utils.datasets import open_dataset
 from course_utils.evaluate import Prediction
 from course_utils.experiment import load
@@ -49,6 +49,21 @@ def test_one_row_for_each_split_with_the_mean_over_seeds(runs):
     assert track[2:6] == ["75.00 %, 0.500", "90.00 %, 0.250", "**75.00 ± 35.36 %** (2 seeds)", track[5]]
     assert "best kept: 2, 2" in track[6] and track[7] == "73,763" and track[8] == "2 min"
     assert random[4] == "**50.00 %** (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
+
+
+def test_runs_are_compared_when_there_is_one_of_each(runs, monkeypatch):
+    described = experiment.describe(NAME)
+    for wanted, found in ((("lenet_stn",), 3), (("lenet_stn", "lenet"), None), ((), None)):
+        monkeypatch.setattr(tables, "describe", lambda _, wanted=wanted: described | {"compare": wanted})
+        compared = tables.compared(NAME)
+        assert {name: len(history) for name, history in compared.items()} == ({"lenet_stn": found} if found else {})
+
+
+def test_the_accuracy_of_whole_runs_alone_counts_for_a_rule(runs):
+    exp = load(NAME, "lenet_stn", epochs=3)
+    assert rubric.recorded_accuracy(exp) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert rubric.recorded_accuracy(load(NAME, "lenet_stn")) is None
+    assert rubric.recorded_accuracy(load(NAME, "lenet", epochs=3)) is None
 
 
 def test_what_the_held_out_pictures_promised(runs):
