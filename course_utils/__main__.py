@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="get a data set and prepare it as arrays")
-    data.add_argument("name", help="cifar10 or gtsrb")
+    data.add_argument("name", help="cifar10, gtsrb or stl10")
     data.add_argument("--root", type=Path, help="folder of all data sets (default: $COURSE_DATA, else data/)")
     data.set_defaults(command=_data)
 

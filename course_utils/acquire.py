@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from course_utils.download import fetch, file_md5
+from course_utils.download import fetch, fetch_members, file_md5
 from course_utils.errors import CourseError, unknown
 from course_utils.files import REPO, write_whole
-from course_utils.sources import SOURCES, SPLITS, Arrays, Source
+from course_utils.sources import SOURCES
+from course_utils.sources.base import SPLITS, Arrays, Source
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -76,7 +77,7 @@ def _check_form(arrays: Mapping[str, np.ndarray], where: Path | str, classes: in
 def prepare(name: str, root: str | Path | None = None, say: Callable[[str], None] = print) -> Path:
     """Make the prepared arrays of ``name`` and return their folder; what is there already is checked and kept.
 
-    Looks in ``root`` for prepared arrays, files that somebody has unpacked (the layouts in ``sources.py``), the
+    Looks in ``root`` for prepared arrays, files that somebody has unpacked (the layouts in ``sources``), the
     published archives, and downloads them otherwise. Raises ``CourseError`` naming all it tried.
     """
     if name not in SOURCES:
@@ -105,16 +106,38 @@ def _find(name: str, root: Path, source: Source, say: Callable[[str], None]) -> 
     for folder in (root, root / name):
         if all((folder / archive.name).is_file() for archive in source.archives):
             return _read_archives(folder, source), published
-    say(f"{name}: nothing found in {root}; downloading {published}")
-    for archive in source.archives:
+    say(f"{name}: nothing found in {root}; downloading {', '.join(source.members) or published}")
+    tried = []
+    for get in (_download_published, _download_second):
         try:
-            fetch(archive.mirrors, root / archive.name, archive.md5, say)
+            return get(root, source, say)
         except CourseError as error:
-            looked = ", ".join(layout.marker for layout in source.layouts)
-            raise CourseError(f"Could not get {name}. Looked in {root} for prepared arrays, {looked} and "
-                              f"{published}; then tried to download {archive.name}:\n{error}\n"
-                              f"Download {published} by hand, put it into {root} and run this again.") from error
-    return _read_archives(root, source), published
+            tried.append(str(error))
+    looked, refused = ", ".join(layout.marker for layout in source.layouts), "\n".join(filter(None, tried))
+    raise CourseError(f"Could not get {name}. Looked in {root} for prepared arrays, {looked} and {published}; then "
+                      f"tried to download:\n{refused}\nDownload {published} by hand, put it into {root} and run this "
+                      "again.")
+
+
+def _download_published(root: Path, source: Source, say: Callable[[str], None]) -> tuple[Arrays, str]:
+    names = ", ".join(archive.name for archive in source.archives)
+    if source.members:  # unpacked, they are the first of the layouts
+        home = (root / source.layouts[0].marker).parent
+        fetch_members(source.archives[0].mirrors, home, source.members, say)
+        return source.layouts[0].read(home), names
+    for archive in source.archives:
+        fetch(archive.mirrors, root / archive.name, archive.md5, say)
+    return _read_archives(root, source), names
+
+
+def _download_second(root: Path, source: Source, say: Callable[[str], None]) -> tuple[Arrays, str]:
+    if not source.second:
+        raise CourseError("")
+    layout = source.layouts[-1]
+    home = (root / layout.marker).parent
+    for archive in source.second:
+        fetch(archive.mirrors, home / archive.name, archive.md5, say)
+    return layout.read(home), layout.what
 
 
 def _read_archives(folder: Path, source: Source) -> Arrays:

@@ -1,13 +1,15 @@
-"""Downloading one file: mirrors in turn, resumed, limited in time, checked."""
+"""Downloading one file, or some members of an archive: mirrors in turn, limited in time, checked."""
 from __future__ import annotations
 
 import hashlib
 import http.client
 import os
+import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from course_utils.errors import CourseError
@@ -25,14 +27,14 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def fetch(mirrors: Sequence[str], path: Path, md5: str, say: Callable[[str], None] = print,
+def fetch(mirrors: Sequence[str], path: Path, md5: str | None, say: Callable[[str], None] = print,
           patience: float = PATIENCE_SECONDS, limit: float = LIMIT_SECONDS, last_limit: float = LAST_LIMIT_SECONDS,
           stall: float = STALL_SECONDS) -> Path:
     """Download the file that all ``mirrors`` offer to ``path`` and return it; times in seconds.
 
     The bytes gather in ``<path>.part``, where a cut download goes on, also from another mirror; ``path`` itself only
-    ever holds the whole file with the right ``md5``. A mirror that fails, hangs or is too slow gives way to the next.
-    Raises ``CourseError`` with what each of them did.
+    ever holds the whole file, with the right ``md5`` if one is known. A mirror that fails, hangs or is too slow gives
+    way to the next. Raises ``CourseError`` with what each of them did.
     """
     part = path.with_name(path.name + ".part")
     tried = []
@@ -41,7 +43,7 @@ def fetch(mirrors: Sequence[str], path: Path, md5: str, say: Callable[[str], Non
             path.parent.mkdir(parents=True, exist_ok=True)
             _download(url, part, say, patience, last_limit if url == mirrors[-1] else limit, stall)
             found = file_md5(part)
-            if found == md5:
+            if md5 in (None, found):
                 os.replace(part, path)
                 return path
             part.unlink()
@@ -50,6 +52,67 @@ def fetch(mirrors: Sequence[str], path: Path, md5: str, say: Callable[[str], Non
             tried.append(f"  {url}: {error}")
             say(f"{url}: {error}")
     raise CourseError("\n".join(tried))
+
+
+def fetch_members(mirrors: Sequence[str], folder: Path, members: Mapping[str, str], say: Callable[[str], None] = print,
+                  limit: float = LIMIT_SECONDS, last_limit: float = LAST_LIMIT_SECONDS,
+                  stall: float = STALL_SECONDS) -> None:
+    """Put ``members`` (file name -> MD5) of the .tar.gz that all ``mirrors`` offer into ``folder``, and stop there.
+
+    The archive is read as a stream, in whatever order, and left when the last member has come. ``folder`` only ever
+    holds whole members with the right MD5; those it has are kept. Times in seconds; raises ``CourseError`` with what
+    each mirror did.
+    """
+    tried = []
+    for url in mirrors:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            wanted = {name: md5 for name, md5 in members.items()
+                      if not (folder / name).is_file() or file_md5(folder / name) != md5}
+            _stream(url, folder, wanted, say, last_limit if url == mirrors[-1] else limit, stall)
+            return
+        except (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
+            tried.append(f"  {url}: {error}")
+            say(f"{url}: {error}")
+    raise CourseError("\n".join(tried))
+
+
+class _InTime:
+    """A reply that is read until ``limit`` seconds are over."""
+
+    def __init__(self, reply: http.client.HTTPResponse, limit: float) -> None:
+        self.reply, self.limit, self.begun, self.got = reply, limit, time.monotonic(), 0
+
+    def read(self, size: int) -> bytes:
+        seconds = time.monotonic() - self.begun
+        if seconds > self.limit:
+            raise CourseError(f"too slow: {self.got / seconds / 1e3:.0f} kB/s")
+        chunk = self.reply.read1(size)
+        self.got += len(chunk)
+        return chunk
+
+
+def _stream(url: str, folder: Path, wanted: dict[str, str], say: Callable[[str], None], limit: float,
+            stall: float) -> None:
+    with (urllib.request.urlopen(url, timeout=stall) as reply,
+          tarfile.open(fileobj=_InTime(reply, limit), mode="r|gz") as tar):
+        while wanted and (member := tar.next()):
+            name = Path(member.name).name
+            if name not in wanted or not member.isfile():
+                continue
+            part, md5, file = folder / f"{name}.part", hashlib.md5(), tar.extractfile(member)
+            with part.open("wb") as sink:
+                while chunk := file.read(CHUNK):
+                    sink.write(chunk)
+                    md5.update(chunk)
+            if md5.hexdigest() != wanted[name]:
+                part.unlink()
+                raise CourseError(f"sent another {name} (MD5 {md5.hexdigest()}, not {wanted[name]})")
+            os.replace(part, folder / name)
+            del wanted[name]
+            say(f"  {name}: {member.size / 1e6:.1f} MB, MD5 checked")
+    if wanted:
+        raise CourseError(f"the archive ended without {', '.join(wanted)}")
 
 
 def _download(url: str, part: Path, say: Callable[[str], None], patience: float, limit: float, stall: float) -> None:

@@ -1,17 +1,43 @@
 import contextlib
 import hashlib
 import http.server
+import io
+import tarfile
 import threading
 import time
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
-from course_utils.download import fetch
+from course_utils.download import fetch, fetch_members
 from course_utils.errors import CourseError
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 MD5 = hashlib.md5(DATA).hexdigest()
+
+
+MEMBERS = {"a.bin": b"a" * 500_000, "b.bin": bytes(range(256)) * 1000}
+MEMBER_MD5 = {name: hashlib.md5(data).hexdigest() for name, data in MEMBERS.items()}
+AFTER = np.random.default_rng(0).bytes(20_000_000)  # what a stream that stops in time never asks for
+
+
+def archive(members, after=AFTER):
+    """A .tar.gz like STL-10's: some members in a folder, then a large one that nobody wants."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for name, data in [*members.items(), ("unlabeled.bin", after)]:
+            info = tarfile.TarInfo(f"stl10_binary/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+ARCHIVES = {
+    "/tar": archive(MEMBERS), "/tar-other-order": archive(dict(reversed(MEMBERS.items()))),
+    "/tar-short": archive({"a.bin": MEMBERS["a.bin"]}, b""), "/tar-wrong": archive(MEMBERS | {"b.bin": b"other"}),
+    "/tar-cut": archive(MEMBERS)[:2_000], "/tar-slow": archive(MEMBERS), "/tar-hangs": b"", "/tar-html": b"<html>Sorry",
+}
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -23,6 +49,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         Server.asked.append((self.path, wanted))
         begin = int(wanted[6:-1]) if wanted and self.path == "/ranges" else 0
+        if self.path in ARCHIVES:
+            self._send_archive(ARCHIVES[self.path])
+            return
         if self.path == "/missing":
             self.send_error(404)
             return
@@ -49,6 +78,21 @@ class Server(http.server.BaseHTTPRequestHandler):
                 time.sleep(0.05)
         else:
             self.wfile.write(data)
+
+    def _send_archive(self, data):
+        self.send_response(200)
+        self.send_header("Content-Length", str(max(len(data), 100_000 if self.path == "/tar-cut" else 1)))
+        self.end_headers()
+        Server.sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            if self.path == "/tar-hangs":
+                time.sleep(3)
+            step = 300 if self.path == "/tar-slow" else 10_000
+            for k in range(0, len(data), step):
+                self.wfile.write(data[k:k + step])
+                Server.sent += step
+                if self.path == "/tar-slow":
+                    time.sleep(0.2)
 
     def log_message(self, *_):
         pass
@@ -108,3 +152,36 @@ def test_when_all_fail_each_is_named_and_no_file_appears(host, tmp_path):
     with pytest.raises(CourseError, match=r"(?s)/wrong: sent something else.*/missing: HTTP Error 404"):
         get(host, tmp_path, "/wrong", "/missing")
     assert not (tmp_path / "file").exists()
+
+
+def members(host, tmp_path, *paths):
+    said = []
+    fetch_members([host + p for p in paths], tmp_path, MEMBER_MD5, said.append, limit=1.5, last_limit=1.5, stall=0.5)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == MEMBERS
+    return " ".join(said)
+
+
+@pytest.mark.parametrize("path", ["/tar", "/tar-other-order"])
+def test_a_stream_stops_behind_the_last_member_that_is_needed(host, tmp_path, path):
+    members(host, tmp_path, path)
+    time.sleep(0.3)
+    assert Server.sent < len(ARCHIVES[path]) * 0.8  # what the sockets hold may be sent already
+
+
+@pytest.mark.parametrize(("path", "said"), [
+    ("/tar-short", "ended without b.bin"), ("/tar-wrong", "sent another b.bin"), ("/tar-cut", "end"),
+    ("/tar-slow", "too slow"), ("/tar-hangs", "timed out"), ("/tar-html", "not a gzip file"), ("/missing", "404"),
+])
+def test_a_stream_that_fails_gives_way_and_leaves_no_half_member(host, tmp_path, path, said):
+    assert said in members(host, tmp_path, path, "/tar")
+    with pytest.raises(CourseError, match=said):
+        fetch_members([host + path], tmp_path / "new", MEMBER_MD5, limit=1.5, last_limit=1.5, stall=0.5)
+    assert {p.name for p in (tmp_path / "new").iterdir()} <= {"a.bin", "a.bin.part", "b.bin.part"}
+
+
+def test_whole_members_are_kept(host, tmp_path):
+    with pytest.raises(CourseError):
+        fetch_members([host + "/tar-wrong"], tmp_path, MEMBER_MD5)
+    kept = (tmp_path / "a.bin").stat().st_mtime_ns
+    members(host, tmp_path, "/tar")
+    assert (tmp_path / "a.bin").stat().st_mtime_ns == kept
