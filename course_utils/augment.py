@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_utils.errors import CourseError
 from course_utils.experiment import Transform
-from course_utils.transforms import build_steps, per_channel
+from course_utils.transforms import RESIZING, build_steps, per_channel
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -52,6 +53,8 @@ class BatchedAugment:
                  expansion: Sequence[Transform] = ()) -> None:
         self.steps, self.expansion = build_steps(augmentation), [step for _, step in build_steps(expansion)]
         self.mean, self.std = mean, std
+        if any(isinstance(step, RESIZING) for step in self.expansion):
+            raise CourseError("A transform of the expansion may not change the size: its other items keep theirs.")
 
     def __call__(self, images: Tensor, keys: Tensor, kinds: Tensor | None = None) -> Tensor:
         """``keys``: int64 (B,), from ``image_keys``; they alone decide what is drawn.
@@ -66,22 +69,24 @@ class BatchedAugment:
         return _normalise(x, self.mean, self.std)
 
     def _take_steps(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Every step on its random share of the images."""
+        """Every step on its random share of the images; ``side`` is that of the result so far, in pixels."""
         geometry: Tensor | None = None
         border: str | None = None
+        side = x.shape[-1]
         for number, (p, step) in enumerate(self.steps):
             u = uniform(keys, number, 1 + step.draws)
             on = u[:, 0] < p
             if not hasattr(step, "matrix"):
-                x, geometry, border = _resample(x, geometry, border), None, None
+                x, geometry, border = _resample(x, geometry, border, side), None, None
                 x = step.pixels(x, u[:, 1:], on, self._fill(x))
                 continue
             if border and step.border not in (None, border):
-                x, geometry = _resample(x, geometry, border), None
+                x, geometry = _resample(x, geometry, border, side), None
             identity = torch.eye(3, device=x.device)
-            matrix = torch.where(on.view(-1, 1, 1), step.matrix(u[:, 1:], x.shape[-1]), identity)
+            matrix = torch.where(on.view(-1, 1, 1), step.matrix(u[:, 1:], side), identity)
             geometry, border = matrix if geometry is None else geometry @ matrix, step.border or border
-        return _resample(x, geometry, border)
+            side = step.size if isinstance(step, RESIZING) else side
+        return _resample(x, geometry, border, side)
 
     def _expand(self, x: Tensor, keys: Tensor, kinds: Tensor) -> None:
         """Change each image in place by the one transform that its kind names."""
@@ -99,15 +104,21 @@ class BatchedAugment:
         return 255 * per_channel(self.mean, x)
 
 
-def _resample(x: Tensor, matrix: Tensor | None, border: str | None) -> Tensor:
-    """Each image of ``x`` (B, 3, H, W) seen through its ``matrix`` (B, 3, 3), in pixels from the centre."""
-    if matrix is None or len(x) == 0:
+def _resample(x: Tensor, matrix: Tensor | None, border: str | None, side: int | None = None) -> Tensor:
+    """Each image of ``x`` (B, 3, H, W) seen through its ``matrix`` (B, 3, 3), in pixels from the centre.
+
+    ``side``: pixels of the result's (default: as before). Images are square.
+    """
+    if matrix is None:
         return x
-    half = (x.shape[3] - 1) / 2  # pixels from the centre to the border; images are square
-    theta = matrix[:, :2].clone()
-    theta[:, :, 2] /= half  # turn and scale have no unit, so only the shift changes: to shares of half the side
+    side = side or x.shape[3]
+    if len(x) == 0:
+        return x.new_zeros((0, x.shape[1], side, side))
+    half, half_out = (x.shape[3] - 1) / 2, (side - 1) / 2  # pixels from the centre to the outermost pixel's
+    theta = matrix[:, :2] / half  # from pixels to shares of half the side, and
+    theta[:, :, :2] *= half_out  # the other way for the result
     # Corners aligned: "reflection" mirrors about the middle of the outermost pixel, as OpenCV's BORDER_REFLECT_101.
-    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
+    grid = F.affine_grid(theta, [*x.shape[:2], side, side], align_corners=True)
     return F.grid_sample(x, grid, padding_mode=border or "border", align_corners=True)
 
 

@@ -129,6 +129,66 @@ class ShiftScaleRotate(Affine):
 
 
 @dataclass(frozen=True)
+class Resize:
+    """The whole image at another size, bilinear."""
+
+    size: int = 96  # pixels, side of the result
+    draws: ClassVar[int] = 0
+    border: ClassVar[str | None] = None
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        return _scaled(u, size / self.size, size / self.size)
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.Resize(self.size, self.size, p=p)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random part of the image, of 8 % to all of its area and 3:4 to 4:3 in shape, resized; bilinear.
+
+    As torchvision's transform of that name (Szegedy et al. 2014, arXiv:1409.4842): of ten tries the first that lies in
+    the image, in whole pixels, else the whole image.
+    """
+
+    size: int = 96  # pixels, side of the result
+    area: float = 0.08  # smallest share of the image's area
+    ratio: float = 4 / 3  # largest width over height; the smallest is its inverse
+    TRIES: ClassVar[int] = 10
+    draws: ClassVar[int] = 2 * TRIES + 2
+    border: ClassVar[str | None] = None
+
+    def matrix(self, u: Tensor, size: int) -> Tensor:
+        width, height = self._sides(u[:, 2:], size)
+        out = torch.zeros(len(u), 3, 3, device=u.device)
+        out[:, 2, 2] = 1
+        for axis, side in enumerate((width, height)):
+            first = (u[:, axis] * (size - side + 1)).floor()
+            out[:, axis, axis], out[:, axis, 2] = side / self.size, first + side / 2 - size / 2
+        return out
+
+    def _sides(self, u: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Width and height in pixels, each (B,), of the first try that fits."""
+        area = size * size * (self.area + (1 - self.area) * u[:, :self.TRIES])
+        shape = torch.exp((2 * u[:, self.TRIES:] - 1) * math.log(self.ratio))
+        sides = torch.stack([(area * shape).sqrt().round(), (area / shape).sqrt().round()], 1)  # (B, 2, tries)
+        fits = (sides <= size).all(1)
+        first = fits.int().argmax(1)
+        chosen = sides.gather(2, first.view(-1, 1, 1).expand(-1, 2, 1))[..., 0]
+        return tuple(torch.where(fits.any(1, keepdim=True), chosen, size).unbind(1))
+
+    def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
+        import albumentations as A
+
+        return A.RandomResizedCrop((self.size, self.size), (self.area, 1.0), (1 / self.ratio, self.ratio), p=p)
+
+
+RESIZING = (Resize, RandomResizedCrop)  # what gives images of another size, and so must be given to all of them
+
+
+@dataclass(frozen=True)
 class CoarseDropout:
     """Cover one square hole, wholly inside the image, with the data set's mean colour (DeVries & Taylor 2017)."""
 
@@ -239,6 +299,8 @@ TRANSFORMS: Mapping[str, type] = {
     "enlarge_crop": EnlargeCrop,
     "affine": Affine,
     "shift_scale_rotate": ShiftScaleRotate,
+    "resize": Resize,
+    "random_resized_crop": RandomResizedCrop,
     "coarse_dropout": CoarseDropout,
     "to_gray": ToGray,
     "color_jitter": ColorJitter,
@@ -260,6 +322,8 @@ def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]
                 raise CourseError(f"{described.name}: {name} = {value!r} must be a number, not below 0.")
         if not 0 <= described.p <= 1:
             raise CourseError(f"{described.name}: p = {described.p!r} must lie between 0 and 1.")
+        if kind in RESIZING and described.p != 1:
+            raise CourseError(f"{described.name}: p = {described.p!r} must be 1, or images differ in size.")
         steps.append((described.p, kind(**described.settings)))
     return steps
 

@@ -119,6 +119,82 @@ def test_an_affine_with_black_beyond_equals_the_reference(angle, shear, x, y):
     assert np.abs(got.numpy() - expected).max() < 1.01
 
 
+BIG = draw("cifar10", {"train": 16}, 1)["train_images"].repeat(3, 1).repeat(3, 2)  # 96 x 96
+
+
+@pytest.mark.parametrize("size", [120, 80, 96])
+def test_a_whole_image_resized_equals_the_reference(size):
+    step = [Transform("resize", 1.0, {"size": size})]
+    got, expected = batched(step, BIG), reference(step, BIG)
+    assert got.shape == expected.shape == (16, size, size, 3)
+    np.testing.assert_allclose(got, expected, atol=1.6)  # OpenCV's weights are multiples of 1/2048, its pixels whole
+
+
+@pytest.mark.parametrize(("left", "top", "width", "height", "size"), [(10, 20, 40, 30, 80), (0, 0, 96, 96, 70),
+                                                                      (50, 3, 33, 44, 64)])
+def test_one_crop_resized_equals_opencv(left, top, width, height, size):
+    """But for the outermost half pixel: there one resampling sees the picture beyond the crop."""
+    drawn = torch.tensor([[(left + 0.5) / (97 - width), (top + 0.5) / (97 - height)]]).expand(16, 2)
+    cropping = type("Fixed", (transforms.RandomResizedCrop,), {
+        "_sides": lambda self, u, _: (torch.full((len(u),), float(width)), torch.full((len(u),), float(height)))})
+    matrix = cropping(size=size).matrix(drawn, 96)
+    got = augment._resample(torch.from_numpy(BIG).permute(0, 3, 1, 2).float(), matrix, None, size).permute(0, 2, 3, 1)
+    crops = BIG[:, top:top + height, left:left + width]
+    expected = np.stack([cv2.resize(np.ascontiguousarray(crop), (size, size)) for crop in crops])
+    np.testing.assert_allclose(got.numpy()[:, 3:-3, 3:-3], expected[:, 3:-3, 3:-3], atol=1.6)
+
+
+def test_turned_and_cropped_in_one_resampling_is_near_to_one_after_the_other():
+    """Twice resampled is a little softer; the places agree: the difference is small on a smooth picture."""
+    smooth = np.stack([cv2.GaussianBlur(image, (0, 0), 4) for image in BIG])
+    steps = [Transform("affine", 1.0, {"rotate": 45}), Transform("random_resized_crop", 1.0, {"size": 80})]
+    keys = augment.image_keys(0, 1, torch.arange(16))
+    both = transforms.build_steps(steps)
+    x = torch.from_numpy(smooth).permute(0, 3, 1, 2).float()
+    for number, (_, step) in enumerate(both):
+        u = augment.uniform(keys, number, 1 + step.draws)
+        x = augment._resample(x, step.matrix(u[:, 1:], 96), step.border, getattr(step, "size", None))
+    once = augment.viewable(augment.BatchedAugment(steps, MEAN, STD)(torch.from_numpy(smooth), keys), MEAN, STD)
+    assert once.shape == (16, 80, 80, 3)
+    assert np.abs(255 * once - x.permute(0, 2, 3, 1).numpy()).mean() < 1.0
+
+
+@pytest.mark.parametrize("p", [0.5, 0.0])
+def test_a_change_of_size_is_given_to_all_or_none(p):
+    with pytest.raises(CourseError, match="must be 1"):
+        batched([Transform("resize", p, {"size": 48})])
+    with pytest.raises(CourseError, match="expansion"):
+        augment.BatchedAugment((), MEAN, STD, [Transform("random_resized_crop", 1.0, {"size": 48})])
+
+
+@pytest.mark.parametrize("engine", [batched, reference])
+def test_which_part_a_random_crop_shows(engine):
+    """A picture whose red grows across and green downwards tells each crop's place and sides, over 2,000 draws.
+
+    Area even from 0.08 to 1 of it, but those drawn anew that do not fit; the expected moments are counted by the
+    definition with NumPy, and deviate by no more than 3 of a mean's deviations.
+    """
+    ramp = np.linspace(0, 255, 64).round().astype(np.uint8)
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[..., 0], picture[..., 1] = ramp[None], ramp[:, None]
+    got = engine([Transform("random_resized_crop", 1.0, {"size": 32})], np.repeat(picture[None], 2000, 0))
+    step = 255 / 63
+    share = step * 25 / 32  # of the width, between the fourth pixel and the fourth from behind
+    found = np.array([[(image[16, -4, 0] - image[16, 3, 0]) / share, (image[-4, 16, 1] - image[3, 16, 1]) / share,
+                       image[16, 15:17, 0].mean() / step] for image in got])  # width, height, middle across
+    rng, expected = np.random.default_rng(0), []
+    while len(expected) < 20_000:
+        area, shape = 64 * 64 * rng.uniform(0.08, 1), np.exp(rng.uniform(-1, 1) * np.log(4 / 3))
+        width, height = round((area * shape) ** 0.5), round((area / shape) ** 0.5)
+        if width <= 64 and height <= 64:
+            expected.append((width, height, rng.integers(0, 65 - width) + (width - 1) / 2))
+    expected = np.array(expected, float)
+    for k in range(3):
+        error = 3 * expected[:, k].std() / 2000**0.5 + 0.15
+        assert abs(found[:, k].mean() - expected[:, k].mean()) < error
+        assert abs(found[:, k].std() - expected[:, k].std()) < error
+
+
 @pytest.mark.parametrize("engine", [batched, reference])
 class TestDistributions:
     """Both engines against the distribution that is meant, over 4,000 draws each."""
