@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import albumentations as A
 
 
+LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue, ITU-R 601
+
+
 class _Flip:
     """Mirroring; its kinds differ in their axes alone."""
 
@@ -268,6 +271,40 @@ class ColorJitter:
                              (-self.hue, self.hue), p=p, strict=True)
 
 
+@dataclass(frozen=True)
+class ColorMatrix(ColorJitter):
+    """``ColorJitter`` as one matrix an image and one cut to 0..255: for moderate amounts, several times as fast.
+
+    Two things differ. The hue turns about the axis of greys and keeps the mean of the three colours, where HSV keeps
+    the largest. And what passes 0 or 255 on the way is not cut before the end. The reference engine has
+    ``ColorJitter`` itself.
+    """
+
+    def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
+        weights = torch.tensor(LUMA, device=x.device)
+        low, high = zip(*map(self._range, (self.brightness, self.contrast, self.saturation)))
+        low, high = torch.tensor(low, device=x.device), torch.tensor(high, device=x.device)
+        brightness, contrast, saturation = (low + u[:, :3] * (high - low)).unbind(1)  # each (B,)
+        luma = (x.mean((2, 3)) * weights).sum(1)  # (B,): it is contrast's middle
+        turned = _hue_matrix((2 * u[:, 3] - 1) * self.hue)  # (B, 3, 3); greys stay what they are
+        greys = (1 - saturation).view(-1, 1, 1) * weights.view(1, 1, 3)  # brightness in every channel
+        matrix = (brightness * contrast).view(-1, 1, 1) * (saturation.view(-1, 1, 1) * turned + greys)
+        offset = (brightness * (1 - contrast) * luma).view(-1, 1, 1)
+        flat = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, 3), no copy of channels last
+        off = ~on.view(-1, 1, 1)
+        matrix, offset = torch.where(off, torch.eye(3, device=x.device), matrix), offset.masked_fill(off, 0)
+        out = torch.baddbmm(offset, flat, matrix.mT).clamp_(0, 255)
+        return out.view(len(x), *x.shape[2:], 3).permute(0, 3, 1, 2)
+
+
+def _hue_matrix(turn: Tensor) -> Tensor:
+    """(B, 3, 3): RGB turned about the axis of greys (Rodrigues' formula) by ``turn`` (B,), shares of the circle."""
+    angle = (2 * math.pi * turn).view(-1, 1, 1)
+    along = torch.full((3, 3), 1 / 3, device=turn.device)
+    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=turn.device) / 3**0.5
+    return torch.cos(angle) * (torch.eye(3, device=turn.device) - along) + along + torch.sin(angle) * across
+
+
 def _scaled(u: Tensor, x: float, y: float) -> Tensor:
     """(B, 3, 3) for the images that ``u`` (B, ...) belongs to: both axes multiplied."""
     out = torch.zeros(len(u), 3, 3, device=u.device)
@@ -277,7 +314,7 @@ def _scaled(u: Tensor, x: float, y: float) -> Tensor:
 
 def _grey(x: Tensor) -> Tensor:
     """(B, 1, H, W): brightness by the weights of ITU-R 601, as OpenCV and Pillow."""
-    return (x * per_channel((0.299, 0.587, 0.114), x)).sum(1, keepdim=True)
+    return (x * per_channel(LUMA, x)).sum(1, keepdim=True)
 
 
 def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
@@ -304,6 +341,7 @@ TRANSFORMS: Mapping[str, type] = {
     "coarse_dropout": CoarseDropout,
     "to_gray": ToGray,
     "color_jitter": ColorJitter,
+    "color_matrix": ColorMatrix,
 }
 
 

@@ -84,6 +84,46 @@ def test_one_change_of_colour_equals_the_reference(amount, drawn):
     assert np.abs(got - expected).max() < (11 if name == "hue" else 3.1)
 
 
+@pytest.mark.parametrize(("amount", "drawn", "near"), [
+    ({"brightness": 0.3}, 0.1, 0.6), ({"brightness": 0.3}, 0.9, 0.6), ({"contrast": 0.3}, 0.2, 0.6),
+    ({"contrast": 0.3}, 0.9, 0.6), ({"saturation": 0.3}, 0.1, 0.6), ({"saturation": 0.3}, 0.9, 0.6),
+    ({"hue": 0.3}, 0.0, 4.0), ({"hue": 0.3}, 1.0, 4.0)])
+def test_a_colour_matrix_is_near_to_the_steps_one_by_one(amount, drawn, near):
+    """Equal for each of the first three; a turn of the hue, which moves pixels by 27 here, keeps another brightness."""
+    pixels = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+    u, on = torch.full((len(IMAGES), 4), drawn), torch.ones(len(IMAGES), dtype=torch.bool)
+    got, expected = (kind(**amount).pixels(pixels, u, on, None) for kind in
+                     (transforms.ColorMatrix, transforms.ColorJitter))
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert (got - expected).abs().mean() < near
+
+
+def test_a_third_of_the_circle_makes_red_green():
+    red = torch.tensor([200.0, 0, 0]).view(1, 3, 1, 1)
+    drawn, on = torch.tensor([[0.5, 0.5, 0.5, 5 / 6]]), torch.tensor([True])
+    third = transforms.ColorMatrix(hue=0.5).pixels(red, drawn, on, None)
+    torch.testing.assert_close(third.flatten(), torch.tensor([0.0, 200, 0]), rtol=0, atol=0.05)
+
+
+def test_a_turned_hue_keeps_greys_and_the_mean_of_the_colours():
+    pixels = torch.rand(8, 3, 4, 4) * 60 + 100
+    u, on = torch.rand(8, 4), torch.ones(8, dtype=torch.bool)
+    turned = transforms.ColorMatrix(hue=0.3).pixels(pixels, u, on, None)
+    torch.testing.assert_close(turned.mean(1), pixels.mean(1), rtol=0, atol=0.05)
+    assert (turned - pixels).abs().mean() > 1
+    grey = pixels[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(transforms.ColorMatrix(hue=0.3, saturation=0.3).pixels(grey, u, on, None), grey,
+                               rtol=0, atol=0.05)
+
+
+def test_a_colour_matrix_leaves_the_others_alone():
+    pixels, on = torch.rand(8, 3, 4, 4) * 255, torch.arange(8) % 2 == 0
+    step = transforms.ColorMatrix(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.3)
+    got = step.pixels(pixels, torch.rand(8, 4), on, None)
+    torch.testing.assert_close(got[~on], pixels[~on])
+    assert ((got - pixels)[on].abs().amax((1, 2, 3)) > 1).all()
+
+
 def test_the_hole_is_one_square_of_the_mean_wholly_inside():
     black = np.zeros_like(IMAGES)
     holes = np.abs(batched([Transform("coarse_dropout")], black) - np.round(255 * np.array(MEAN))).max(-1) < 1e-2
