@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -49,6 +49,7 @@ class Experiment:
     model_settings: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the model
     model_file: str | None = None  # SHA-256 of the file of a network of your own; None: one of the course's
     augmentation: tuple[Transform, ...] = ()  # of training images, in order, before normalisation
+    passes: int = 1  # through the training images in an epoch, each augmented anew
     expansion: tuple[Transform, ...] = ()  # each adds a changed copy of its own random half of the training images
     engine: str = "torch"  # what augments: "torch" (whole batches on the device) or "albumentations" (one by one)
     optimizer: str = "adam"  # "adam" or "sgd"
@@ -67,29 +68,55 @@ class Experiment:
     keep: str = "last"  # which epoch's weights are evaluated: "last", or "best" on the held-out images
     patience: int | None = None  # stop after so many epochs without a better validation accuracy; None: never
     range_test_steps: int = 60  # optimiser steps of the LR range test
+    test_side: int | None = None  # pixels to which held-out and test images are resized; None: as they are
+    stages: tuple[Mapping[str, Any], ...] = ()  # of training that follow, on the same weights: what differs in each
     test_views: int = 0  # augmented views of a test image whose predictions are averaged with the plain one's
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware has units for it
 
     def __post_init__(self) -> None:
         _check_types(self)
         _check_values(self)
+        for number in range(1, len(self.stages) + 1):
+            self.stage(number)
 
     def replace(self, **changes: Any) -> Experiment:
-        """A copy with ``changes``. A new number of epochs stretches the schedule with it, unless that is given too."""
+        """A copy with ``changes``. A new number of epochs stretches the schedule, and the stages that follow, with it,
+        unless these are given too.
+        """
         known = {f.name for f in dataclasses.fields(self)}
         for name in changes:
             if name not in known:
                 raise unknown("setting", name, known)
         if "epochs" in changes and isinstance(changes["epochs"], int):
             stretch = changes["epochs"] / self.epochs
-            changes = {"peak_epoch": self.peak_epoch * stretch, "step_epochs": self.step_epochs * stretch} | changes
+            stages = tuple(_stretched(stage, self.epochs, stretch) for stage in self.stages)
+            changes = {"peak_epoch": self.peak_epoch * stretch, "step_epochs": self.step_epochs * stretch,
+                       "stages": stages} | changes
         return dataclasses.replace(self, **changes)
+
+    def stage(self, number: int) -> Experiment:
+        """The experiment of one stage alone: 0 the first, then as ``stages`` changes it. It has no stages itself.
+
+        Raises ``CourseError`` for a stage that changes what must be one for the whole run.
+        """
+        changes = dict(self.stages[number - 1]) if number else {}
+        for name in changes:
+            if name not in STAGE_SETTINGS:
+                raise unknown("setting of a stage", name, STAGE_SETTINGS)
+        return self.replace(stages=(), **changes)
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(self.stage(number).epochs for number in range(len(self.stages) + 1))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, the same for equal experiments."""
         out = dataclasses.asdict(self) | {"model": own.short(self.model)}
         for name in TRANSFORM_LISTS:
-            out[name] = [{"name": t.name, "p": t.p, **t.settings} for t in getattr(self, name)]
+            out[name] = _described(getattr(self, name))
+        out["stages"] = [dict(stage) | {name: _described(stage[name]) for name in TRANSFORM_LISTS if name in stage}
+                         for stage in self.stages]
         return out
 
     def table(self) -> str:
@@ -99,10 +126,24 @@ class Experiment:
             steps = [f"{step.name}({', '.join(f'{k}={v}' for k, v in {'p': step.p, **step.settings}.items())})"
                      for step in getattr(self, name)]
             rows[name] = "\n                  ".join(steps) or "none"
+        rows["stages"] = "\n                  ".join(map(str, rows["stages"])) or "one"
         return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
 
 
+def _stretched(stage: Mapping[str, Any], epochs: int, stretch: float) -> dict[str, Any]:
+    """A stage of so many times its epochs (by default ``epochs``), its schedule with it."""
+    times = {name: stage[name] * stretch for name in ("peak_epoch", "step_epochs") if name in stage}
+    return dict(stage) | times | {"epochs": max(1, round(stage.get("epochs", epochs) * stretch))}
+
+
+def _described(steps: Iterable[Transform]) -> list[dict[str, Any]]:
+    return [{"name": step.name, "p": step.p, **step.settings} for step in steps]
+
+
 TRANSFORM_LISTS = ("augmentation", "expansion")
+STAGE_SETTINGS = ("epochs", "batch_size", "passes", "augmentation", "optimizer", "lr", "momentum", "weight_decay",
+                  "schedule", "peak_epoch", "div_factor", "final_div_factor", "anneal", "step_epochs", "step_gamma",
+                  "label_smoothing", "l1", "patience", "test_side")  # the data, the network and the seed are one
 CHOICES = {
     "profile": PROFILES,
     "data": ("real", "sample"),
@@ -114,8 +155,8 @@ CHOICES = {
     "keep": ("last", "best"),
     "precision": ("auto", "fp32", "bf16"),
 }
-POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "step_epochs", "train_images",
-            "test_images", "patience")
+POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "step_epochs", "passes", "train_images",
+            "test_side", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
           "l1": (0.0, 1.0), "test_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
 
@@ -124,7 +165,7 @@ def _check_types(exp: Experiment) -> None:
     hints = get_type_hints(Experiment)
     for f in dataclasses.fields(exp):
         value, hint = getattr(exp, f.name), hints[f.name]
-        if f.name in (*TRANSFORM_LISTS, "model_settings"):
+        if f.name in (*TRANSFORM_LISTS, "model_settings", "stages"):
             continue
         legal = getattr(hint, "__args__", (hint,))
         if float in legal and type(value) is int:
@@ -203,6 +244,9 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
     settings = _inherited(variants, variant)
     for name in TRANSFORM_LISTS:
         settings[name] = tuple(_transform(step) for step in settings.get(name, ()))
+    settings["stages"] = tuple(
+        stage | {name: tuple(map(_transform, stage[name])) for name in TRANSFORM_LISTS if name in stage}
+        for stage in settings.get("stages", ()))
     known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
     for name in settings:
         if name not in known:

@@ -22,6 +22,8 @@ RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to
 class Batches:
     """One split as batches: float32 (B, 3, H, W), channels last, normalised, and int64 (B,), on ``device``.
 
+    An epoch goes ``passes`` times through the items, each time in another order and with other changes.
+
     Arguments: ``images`` uint8 (N, H, W, 3) and ``labels`` int64 (N,); ``items``, what an epoch consists of (default:
     each image once, plain) and ``expansion``, the transforms that its kinds stand for; ``batch_size`` over all
     processes together, of which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers``
@@ -34,13 +36,13 @@ class Batches:
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Colour, std: Colour, *,
                  items: Items | None = None, augmentation: Sequence[Transform] = (),
                  expansion: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
-                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0,
+                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0, passes: int = 1,
                  share: Batches | None = None) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.mean, self.std, self.engine = mean, std, engine
         self.augmentation, self.expansion = augmentation, expansion
         self.shuffle, self.seed, self.rank, self.world, self.workers = shuffle, seed, rank, world, workers
-        self.device = torch.device(device)
+        self.device, self.passes = torch.device(device), passes
         self.items = expand(len(labels), 0, seed) if items is None else items
         if len(self.items) < world or batch_size < world:
             raise CourseError(f"{len(self.items)} images in batches of {batch_size} are too few for {world} processes.")
@@ -49,26 +51,34 @@ class Batches:
 
     def __len__(self) -> int:
         """Optimiser steps in an epoch."""
+        return self.passes * self._steps()
+
+    def _steps(self) -> int:
+        """Optimiser steps in a pass."""
         whole, rest = divmod(len(self.items), self.batch_size)
         return max(1, whole + (rest >= 2 * self.world))
 
-    def order(self, epoch: int) -> Tensor:
-        """int64 (M,): the order of the items in this epoch, the same in every process."""
+    def order(self, number: int) -> Tensor:
+        """int64 (M,): the order of the items in pass ``number`` of the run, the same in every process."""
         if not self.shuffle:
             return torch.arange(len(self.items))
-        key = image_keys(self.seed, epoch, torch.tensor([len(self.items)]))
+        key = image_keys(self.seed, number, torch.tensor([len(self.items)]))
         return torch.randperm(len(self.items), generator=torch.Generator().manual_seed(int(key)))
 
-    def keys(self, epoch: int, order: Tensor) -> Tensor:
-        """int64: for each item of ``order`` the key that decides how it is changed in this epoch."""
+    def keys(self, number: int, order: Tensor) -> Tensor:
+        """int64: for each item of ``order`` the key that decides how it is changed in pass ``number`` of the run."""
         numbers = self.items.image + len(self.labels) * self.items.kind  # an item's own, whatever the split
-        return image_keys(self.seed, epoch, torch.from_numpy(numbers)[order])
+        return image_keys(self.seed, number, torch.from_numpy(numbers)[order])
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch."""
-        order = self.order(epoch)
+        """The batches of one epoch; epochs are counted from 1."""
+        for number in range((epoch - 1) * self.passes + 1, epoch * self.passes + 1):
+            yield from self._pass(number)
+
+    def _pass(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self.order(number)
         if self.engine == "albumentations":
-            yield from self._one_by_one(self._share(order), epoch)
+            yield from self._one_by_one(self._share(order), number)
             return
         shares = self._share(order)
         together = max(1, TOGETHER // self.batch_size)
@@ -77,7 +87,7 @@ class Batches:
         kinds, by_kind = zip(*(torch.from_numpy(self.items.kind)[n].sort(stable=True) for n in numbers))
         back = torch.cat([order.argsort() for order in by_kind]).to(self.device)
         numbers = torch.cat([n[order] for n, order in zip(numbers, by_kind)])  # each transform's part in one piece
-        images, keys = torch.from_numpy(self.items.image)[numbers], self.keys(epoch, numbers).to(self.device)
+        images, keys = torch.from_numpy(self.items.image)[numbers], self.keys(number, numbers).to(self.device)
         images = images.to(self.device) if self.resident is not None else images  # once: each copy would be a wait
         sizes = [len(kind) for kind in kinds]
         for piece, kind, *parts in zip(pieces, kinds, *(a.split(sizes) for a in (images, keys, back))):
@@ -92,10 +102,10 @@ class Batches:
             x, y = x[back], y[back]
         return x.contiguous(memory_format=torch.channels_last), y
 
-    def _share(self, epoch: Tensor) -> list[Tensor]:
-        """This process's part of every batch of ``epoch`` (M,)."""
-        ends = [self.batch_size * k for k in range(1, len(self))]
-        return [batch[self.rank::self.world] for batch in epoch.tensor_split(ends)]
+    def _share(self, order: Tensor) -> list[Tensor]:
+        """This process's part of every batch of a pass in ``order`` (M,)."""
+        ends = [self.batch_size * k for k in range(1, self._steps())]
+        return [batch[self.rank::self.world] for batch in order.tensor_split(ends)]
 
     def _raw(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident is not None:
@@ -114,8 +124,8 @@ class Batches:
             return None
         return tuple(torch.from_numpy(np.array(a)).to(self.device) for a in (self.images, self.labels))
 
-    def _one_by_one(self, batches: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        items = _OneByOne(self, epoch)
+    def _one_by_one(self, batches: list[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        items = _OneByOne(self, number)
         loader = torch.utils.data.DataLoader(items, batch_sampler=[b.tolist() for b in batches],
                                              num_workers=self.workers, timeout=WORKER_TIMEOUT if self.workers else 0)
         for x, y in loader:  # x: (B, H, W, 3), so that the permuted view is channels last already
@@ -125,9 +135,9 @@ class Batches:
 class _OneByOne(torch.utils.data.Dataset):
     """The "albumentations" engine: one image at a time, each with its own seed."""
 
-    def __init__(self, batches: Batches, epoch: int) -> None:
+    def __init__(self, batches: Batches, number: int) -> None:
         self.images, self.labels, self.items = batches.images, batches.labels, batches.items
-        self.seeds = (batches.keys(epoch, torch.arange(len(self.items))) & 0x7FFFFFFF).numpy()
+        self.seeds = (batches.keys(number, torch.arange(len(self.items))) & 0x7FFFFFFF).numpy()
         starts = [(), *((step,) for step in batches.expansion)]  # by kind
         self.pipelines = [albumentations_pipeline((*start, *batches.augmentation), batches.mean, batches.std)
                           for start in starts]
@@ -156,17 +166,18 @@ def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], w
     """What ``exp`` trains and is judged on. ``placement``: device, rank and world, of ``hardware.Machine``."""
     plain = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": placement["device"]}
     changed = {"seed": exp.seed, "expansion": exp.expansion}
+    resized = {"augmentation": (Transform("resize", 1.0, {"size": exp.test_side}),) if exp.test_side else ()}
     images, labels = data.train_images, data.train_labels
-    test = Batches(data.test_images, data.test_labels, **plain)
+    test = Batches(data.test_images, data.test_labels, **plain, **resized)
     views = Batches(data.test_images, data.test_labels, **plain, share=test, augmentation=exp.augmentation,
                     seed=exp.seed)
     items, out = expand(len(labels), len(exp.expansion), exp.seed), None
     if exp.holdout:
         items, out = split_items(items, data, exp.split, exp.holdout)
     train = Batches(images, labels, items=items, **plain | dict(placement), **changed, augmentation=exp.augmentation,
-                    engine=exp.engine, shuffle=True, workers=workers)
+                    engine=exp.engine, shuffle=True, workers=workers, passes=exp.passes)
     if out is None:
         return Loaders(train, test, test, views, None)
-    watch = Batches(images, labels, items=out, **plain, **changed, share=train)
-    held = Batches(images, labels, items=out[out.kind == 0], **plain, share=train)
+    watch = Batches(images, labels, items=out, **plain, **resized, **changed, share=train)
+    held = Batches(images, labels, items=out[out.kind == 0], **plain, **resized, share=train)
     return Loaders(train, watch, test, views, held)

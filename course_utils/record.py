@@ -69,7 +69,9 @@ def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
         trial.touch()
         trial.unlink()
         if exp.profile == "smoke":
-            for old in (*checkpoint.list_checkpoints(folder), folder / "lr_range.json", folder / "record.json"):
+            parts = (folder, *folder.glob("stage*"))
+            checkpoints = [path for part in parts for path in checkpoint.list_checkpoints(part)]
+            for old in (*checkpoints, folder / "lr_range.json", folder / "record.json"):
                 old.unlink(missing_ok=True)
     except OSError as error:
         raise CourseError(f"OUTPUT_DIR {folder} cannot be written: {error.strerror}.") from error
@@ -144,7 +146,8 @@ def _check_agrees(record: Record, path: Path) -> None:
     if not history:
         raise CourseError(f"{path}: it has no history.")
     wrong = []
-    if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > exp["epochs"]:
+    epochs = exp["epochs"] + sum(stage.get("epochs", exp["epochs"]) for stage in exp.get("stages", ()))
+    if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > epochs:
         wrong.append("the epochs of its history")
     if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
         wrong.append("its seconds")
@@ -153,7 +156,8 @@ def _check_agrees(record: Record, path: Path) -> None:
     apart = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
     if exp["keep"] == "last" and apart > (1e-9 if alike else 0.005):
         wrong.append("its final accuracy and its last epoch's")
-    if exp["keep"] == "best" and record["kept_epoch"] != best_epoch(history):
+    last = [row for row in history if row.get("stage") == history[-1].get("stage")]
+    if exp["keep"] == "best" and record["kept_epoch"] != len(history) - len(last) + best_epoch(last):
         wrong.append("its kept epoch and its best one")
     weights = final.get("class_images", [1] * len(final["per_class"]))  # older records are of balanced classes
     right = sum(weight * share for weight, share in zip(weights, final["per_class"].values()))

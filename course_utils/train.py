@@ -24,7 +24,7 @@ from course_utils.evaluate import predict
 from course_utils.experiment import Experiment
 from course_utils.files import write_whole
 from course_utils.hardware import Machine
-from course_utils.loader import Batches
+from course_utils.loader import Batches, Loaders
 from course_utils.optim import make_optimizer, make_schedule
 
 Say = Callable[[str], None]
@@ -201,6 +201,32 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
     machine.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     machine.accelerator.free_memory()
     return done
+
+
+def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experiment], Loaders], lr: float,
+               machine: Machine, *, folder: Path | None = None, origin: Mapping[str, Any] | None = None,
+               say: Say = print) -> Training:
+    """Train stage after stage on the same weights; each has its own loaders, optimiser, schedule and checkpoints.
+
+    ``loaders_of`` makes the loaders of a stage, ``lr`` is the first stage's rate. Epochs are counted through, and each
+    row of the history names its stage. With one stage it is ``fit``.
+    """
+    whole = Training()
+    say = say if machine.accelerator.is_main_process else _silent
+    for number in range(len(exp.stages) + 1):
+        stage, loaders = exp.stage(number), loaders_of(exp.stage(number))
+        if exp.stages:
+            say(f"Stage {number + 1} of {len(exp.stages) + 1}: {stage.epochs} epochs of {len(loaders.train)} steps")
+        rate = lr if number == 0 or stage.lr is None else stage.lr
+        home = folder / f"stage{number + 1}" if folder and number else folder
+        if home:
+            home.mkdir(parents=True, exist_ok=True)
+        part = fit(stage, model, loaders.train, loaders.watch, rate, machine, folder=home, origin=origin, say=say)
+        before, mark = len(whole.history), {"stage": number + 1} if exp.stages else {}
+        whole.history += [row | mark | {"epoch": row["epoch"] + before} for row in part.history]
+        whole.sessions += [session | mark | {"from_epoch": session["from_epoch"] + before} for session in part.sessions]
+        whole.best = part.best and part.best | {"epoch": part.best["epoch"] + before}
+    return whole
 
 
 def _silent(_: str) -> None:

@@ -74,6 +74,18 @@ def test_fewer_images_than_processes_are_refused():
         toy_batches(1, rank=0, world=2)
 
 
+@pytest.mark.parametrize("engine", ["torch", "albumentations"])
+def test_passes_of_an_epoch_are_epochs_of_their_own(engine):
+    """Three passes in one epoch are the first three epochs of one pass each, batch by batch; the next goes on."""
+    kinds = {"shuffle": True, "augmentation": STEPS, "engine": engine}
+    single, triple = toy_batches(10, **kinds), toy_batches(10, **kinds, passes=3)
+    assert len(triple) == 3 * len(single) == len(list(triple.epoch(1)))
+    for epoch in (1, 2):
+        expected = [batch for k in (1, 2, 3) for batch in single.epoch(3 * (epoch - 1) + k)]
+        for (x, y), (x_one, y_one) in zip(triple.epoch(epoch), expected, strict=True):
+            assert torch.equal(x, x_one) and torch.equal(y, y_one)
+
+
 def test_order_differs_by_epoch_and_seed():
     batches = toy_batches(shuffle=True)
     assert torch.equal(batches.order(1), toy_batches(shuffle=True).order(1))

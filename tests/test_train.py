@@ -171,6 +171,68 @@ def test_label_smoothing_and_l1_enter_the_loss(tiny):
     torch.testing.assert_close(with_l1 - plain, 0.1 * train.l1_penalty(model.parameters()))
 
 
+class Loaders:
+    def __init__(self, exp):
+        self.train = toy_batches(exp.batch_size, shuffle=True, seed=exp.seed)
+        self.watch = toy_batches()
+
+
+STAGES = ({"epochs": 3, "lr": 0.005, "batch_size": 8, "optimizer": "sgd", "schedule": "step", "step_epochs": 1.0},)
+
+
+def fit_stages(exp, machine, folder=None, say=lambda _: None):
+    model = toy_model()
+    return model, train.fit_stages(exp, model, Loaders, exp.lr, machine, folder=folder, say=say)
+
+
+def test_a_stage_goes_on_with_the_weights_and_begins_all_else_anew(tiny, machine):
+    exp = tiny.replace(epochs=2, stages=STAGES)
+    model, training = fit_stages(exp, machine)
+    by_hand = toy_model()
+    for number in (0, 1):
+        stage = exp.stage(number)
+        batches = Loaders(stage)
+        part = train.fit(stage, by_hand, batches.train, batches.watch, stage.lr, machine, **QUIET)
+    assert torch.equal(weights(model), weights(by_hand))
+    assert [(row["epoch"], row["stage"]) for row in training.history] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
+    assert [row["lr"] for row in training.history[2:]] == pytest.approx([0.005, 0.0005, 0.00005])
+    assert training.history[-1]["test_loss"] == part.history[-1]["test_loss"]
+
+
+def test_without_stages_it_is_fit(tiny, machine):
+    (one, first), (two, second) = fit(tiny, machine), fit_stages(tiny, machine)
+    assert torch.equal(weights(one), weights(two)) and "stage" not in second.history[0]
+    assert [row["train_loss"] for row in first.history] == [row["train_loss"] for row in second.history]
+
+
+@pytest.mark.parametrize("cut", [2, 3, 4])
+def test_a_cut_in_any_stage_goes_on_to_the_same_bits(tiny, machine, tmp_path, cut):
+    exp = tiny.replace(epochs=2, stages=STAGES)
+    whole, training = fit_stages(exp, machine)
+    lines = []
+
+    def cutting(line):
+        lines.append(line)
+        if sum(text.startswith("epoch") for text in lines) == cut:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_stages(exp, machine, tmp_path, cutting)
+    again, resumed = fit_stages(exp, machine, tmp_path)
+    assert torch.equal(weights(whole), weights(again))
+    assert [row["train_loss"] for row in training.history] == [row["train_loss"] for row in resumed.history]
+
+
+def test_what_a_stage_may_change(tiny):
+    with pytest.raises(CourseError, match="Unknown setting of a stage: 'seed'"):
+        tiny.replace(stages=({"seed": 3},))
+    with pytest.raises(CourseError, match="momentum"):
+        tiny.replace(stages=({"momentum": 3.0},))
+    stretched = tiny.replace(stages=STAGES).replace(epochs=8)
+    assert (stretched.stage(1).epochs, stretched.stage(1).step_epochs, stretched.all_epochs) == (6, 2.0, 14)
+    assert tiny.replace(stages=STAGES).as_dict()["stages"] == [dict(STAGES[0])]
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(tiny, machine):
     exp = tiny.replace(epochs=30, holdout=0.2, keep="best", patience=3, schedule="constant")
     model, training = fit(exp, machine)
