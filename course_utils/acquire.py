@@ -108,12 +108,12 @@ def _find(name: str, root: Path, source: Source, say: Callable[[str], None]) -> 
             return _read_archives(folder, source), published
     say(f"{name}: nothing found in {root}; downloading {', '.join(source.members) or published}")
     tried = []
-    for get in (_download_published, _download_second):
+    for get in (_download_published, *([_download_second] if source.second else [])):
         try:
             return get(root, source, say)
         except CourseError as error:
             tried.append(str(error))
-    looked, refused = ", ".join(layout.marker for layout in source.layouts), "\n".join(filter(None, tried))
+    looked, refused = ", ".join(layout.marker for layout in source.layouts), "\n".join(tried)
     raise CourseError(f"Could not get {name}. Looked in {root} for prepared arrays, {looked} and {published}; then "
                       f"tried to download:\n{refused}\nDownload {published} by hand, put it into {root} and run this "
                       "again.")
@@ -131,8 +131,6 @@ def _download_published(root: Path, source: Source, say: Callable[[str], None]) 
 
 
 def _download_second(root: Path, source: Source, say: Callable[[str], None]) -> tuple[Arrays, str]:
-    if not source.second:
-        raise CourseError("")
     layout = source.layouts[-1]
     home = (root / layout.marker).parent
     for archive in source.second:

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 Shape = tuple[int, ...]
 
@@ -67,13 +68,7 @@ def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:
     for name, child in model.named_children():
         hooks.append(child.register_forward_pre_hook(lambda _, inputs, name=name: note_join(name, inputs)))
         hooks.append(child.register_forward_hook(lambda _, __, output, name=name: note_output(name, output)))
-    device = next(model.parameters()).device
-    try:
-        with eval_mode(model), torch.no_grad():
-            model(torch.zeros(input_size, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _run_once(model, input_size, hooks)
     return rows
 
 
@@ -91,12 +86,16 @@ def map_sides(model: nn.Module, input_size: Shape) -> dict[str, int]:
 
     hooks = [module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
              for name, module in model.named_modules() if name]
-    device = next(model.parameters()).device
+    _run_once(model, input_size, hooks)
+    depth = min((name.count(".") for name in sides), default=0)
+    return {name: side for name, side in sides.items() if name.count(".") == depth}
+
+
+def _run_once(model: nn.Module, input_size: Shape, hooks: Iterable[RemovableHandle]) -> None:
+    """Run ``model`` on zeros in eval mode for what its ``hooks`` note, and take these off again."""
     try:
         with eval_mode(model), torch.no_grad():
-            model(torch.zeros(input_size, device=device))
+            model(torch.zeros(input_size, device=next(model.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()
-    depth = min((name.count(".") for name in sides), default=0)
-    return {name: side for name, side in sides.items() if name.count(".") == depth}

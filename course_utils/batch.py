@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils import own, record
+from course_utils import own, record, tables
 from course_utils.errors import CourseError, unknown
 from course_utils.experiment import Experiment, describe
 from course_utils.files import REPO, write_whole
@@ -122,5 +122,4 @@ def show(outcomes: Sequence[Outcome]) -> str:
         accuracy = "" if out.accuracy is None else f"{out.accuracy:.2%}"
         status = out.status.splitlines()[0]
         rows.append((out.notebook, out.variant, status, accuracy, f"{out.seconds:.0f}", _shown(out.executed)))
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(tables.aligned(rows))

@@ -54,11 +54,9 @@ def findings_table(findings: Sequence[Finding]) -> str:
     extra = {True: "earned", False: "not earned", None: "open"}
     rows = [("rule", "found", ""), *((("extra: " if f.extra else "") + f.rule, f.found,
                                       (extra if f.extra else words)[f.passed]) for f in findings)]
-    widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     needed = [f.passed for f in findings if not f.extra]
     counts = [f"{needed.count(value)} {word.lower()}" for value, word in words.items()]
-    return "\n".join([*lines, f"{', '.join(counts)}"])
+    return "\n".join([*tables.aligned(rows), ", ".join(counts)])
 
 
 def passed(findings: Sequence[Finding]) -> bool:

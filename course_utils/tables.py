@@ -24,6 +24,12 @@ def results_table(assignment: str, columns: Sequence[str] = COLUMNS) -> str:
     return _markdown([columns, *([row[name] for name in columns] for row in rows)]) if rows else "_No run yet._"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Plain text for a terminal: one line a row, its cells below each other."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
     head, *rows = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *rows])
