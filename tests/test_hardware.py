@@ -31,3 +31,8 @@ def test_the_machine_in_words_names_no_host():
 
     words = hardware.machine_words()
     assert "cores" in words and platform.node() not in words
+
+
+def test_numbers_too_small_to_matter_cost_no_time():
+    hardware.choose_machine("fp32")
+    assert torch.tensor([1e-39]).mul(0.5).item() == 0  # as a denormal number it would be 5e-40, and slow
