@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from course_utils.download import fetch, fetch_members, file_md5
-from course_utils.errors import CourseError, unknown
+from course_utils.errors import CourseError, NoRoom, unknown
 from course_utils.files import REPO, write_whole
 from course_utils.sources import SOURCES
 from course_utils.sources.base import SPLITS, Arrays, Source
@@ -111,6 +111,8 @@ def _find(name: str, root: Path, source: Source, say: Callable[[str], None]) -> 
     for get in (_download_published, *([_download_second] if source.second else [])):
         try:
             return get(root, source, say)
+        except NoRoom:
+            raise
         except CourseError as error:
             tried.append(str(error))
     looked, refused = ", ".join(layout.marker for layout in source.layouts), "\n".join(tried)

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from course_utils.errors import CourseError
+
 Shape = tuple[int, ...]
+LARGEST_TRIED = 256  # pixels, side of the images that are tried to find the smallest
 
 
 @contextlib.contextmanager
@@ -44,6 +47,28 @@ def mult_adds(model: nn.Module, input_size: Shape) -> int:
     import torchinfo
 
     return torchinfo.summary(model, input_size, verbose=0, device="cpu").total_mult_adds
+
+
+def require_side(model: nn.Module, side: int) -> None:
+    """Raise ``CourseError``, naming the smallest side that it can take, when ``model`` cannot take images of ``side``.
+
+    Sides are in pixels, images square. Tried by running it on zeros.
+    """
+    if _takes(model, side):
+        return
+    smallest = next((other for other in range(1, LARGEST_TRIED + 1) if _takes(model, other)), None)
+    if smallest is None:
+        _run_once(model, (1, 3, side, side), ())  # it takes none: its own error says more
+    raise CourseError(f"{type(model).__name__} cannot take images of {side}x{side} pixels: the smallest that it can "
+                      f"are {smallest}x{smallest}.")
+
+
+def _takes(model: nn.Module, side: int) -> bool:
+    try:
+        _run_once(model, (1, 3, side, side), ())
+    except (RuntimeError, ValueError, AssertionError, IndexError, CourseError):  # whatever a network says to that
+        return False
+    return True
 
 
 def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:

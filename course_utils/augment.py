@@ -68,22 +68,39 @@ class BatchedAugment:
             x = self._take_steps(x, keys)
         return _normalise(x, self.mean, self.std)
 
+    def side(self, side: int) -> int:
+        """Pixels of a result's side, of images of ``side``."""
+        return next((step.size for _, step in reversed(self.steps) if isinstance(step, RESIZING)), side)
+
+    def magnification(self, keys: Tensor, side: int) -> Tensor:
+        """float32 (B,): by what factor things in images of ``side`` pixels appear larger, measured in pixels."""
+        factor = torch.ones(len(keys), device=keys.device)
+        for number, (_, step) in enumerate(self.steps):
+            if hasattr(step, "matrix"):
+                factor /= torch.linalg.det(self._drawn(number, keys, side)).abs().sqrt()
+                side = step.size if isinstance(step, RESIZING) else side
+        return factor
+
+    def _drawn(self, number: int, keys: Tensor, side: int) -> Tensor:
+        """(B, 3, 3): what geometric step ``number`` does to images of ``side`` pixels."""
+        p, step = self.steps[number]
+        u = uniform(keys, number, 1 + step.draws)
+        return torch.where((u[:, 0] < p).view(-1, 1, 1), step.matrix(u[:, 1:], side), torch.eye(3, device=u.device))
+
     def _take_steps(self, x: Tensor, keys: Tensor) -> Tensor:
         """Every step on its random share of the images; ``side`` is that of the result so far, in pixels."""
         geometry: Tensor | None = None
         border: str | None = None
         side = x.shape[-1]
         for number, (p, step) in enumerate(self.steps):
-            u = uniform(keys, number, 1 + step.draws)
-            on = u[:, 0] < p
             if not hasattr(step, "matrix"):
                 x, geometry, border = _resample(x, geometry, border, side), None, None
-                x = step.pixels(x, u[:, 1:], on, self._fill(x))
+                u = uniform(keys, number, 1 + step.draws)
+                x = step.pixels(x, u[:, 1:], u[:, 0] < p, self._fill(x))
                 continue
             if border and step.border not in (None, border):
                 x, geometry = _resample(x, geometry, border, side), None
-            identity = torch.eye(3, device=x.device)
-            matrix = torch.where(on.view(-1, 1, 1), step.matrix(u[:, 1:], side), identity)
+            matrix = self._drawn(number, keys, side)
             geometry, border = matrix if geometry is None else geometry @ matrix, step.border or border
             side = step.size if isinstance(step, RESIZING) else side
         return _resample(x, geometry, border, side)

@@ -1,9 +1,11 @@
 """Downloading one file, or some members of an archive: mirrors in turn, limited in time, checked."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
+import shutil
 import tarfile
 import time
 import urllib.error
@@ -12,13 +14,14 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, NoRoom
 
 STALL_SECONDS = 30  # without a single byte: the host hangs
 PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS
 LIMIT_SECONDS = 1800  # a file from one mirror; the last one may take
 LAST_LIMIT_SECONDS = 4 * 3600  # longer, since nothing quicker is left
 CHUNK = 1 << 20  # bytes
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, a limit on files
 
 
 def file_md5(path: Path) -> str:
@@ -37,21 +40,17 @@ def fetch(mirrors: Sequence[str], path: Path, md5: str | None, say: Callable[[st
     way to the next. Raises ``CourseError`` with what each of them did.
     """
     part = path.with_name(path.name + ".part")
-    tried = []
-    for url in mirrors:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, part, say, patience, last_limit if url == mirrors[-1] else limit, stall)
-            found = file_md5(part)
-            if md5 in (None, found):
-                os.replace(part, path)
-                return path
+
+    def get(url: str) -> None:
+        _download(url, part, say, patience, last_limit if url == mirrors[-1] else limit, stall)
+        found = file_md5(part)
+        if md5 not in (None, found):
             part.unlink()
             raise CourseError(f"sent something else (MD5 {found}, not {md5})")
-        except (CourseError, OSError, http.client.HTTPException) as error:
-            tried.append(f"  {url}: {error}")
-            say(f"{url}: {error}")
-    raise CourseError("\n".join(tried))
+        os.replace(part, path)
+
+    _from_one_of(mirrors, get, path.parent, say)
+    return path
 
 
 def fetch_members(mirrors: Sequence[str], folder: Path, members: Mapping[str, str], say: Callable[[str], None] = print,
@@ -63,15 +62,35 @@ def fetch_members(mirrors: Sequence[str], folder: Path, members: Mapping[str, st
     holds whole members with the right MD5; those it has are kept. Times in seconds; raises ``CourseError`` with what
     each mirror did.
     """
+    def get(url: str) -> None:
+        wanted = {name: md5 for name, md5 in members.items()
+                  if not (folder / name).is_file() or file_md5(folder / name) != md5}
+        try:
+            _stream(url, folder, wanted, say, last_limit if url == mirrors[-1] else limit, stall)
+        finally:
+            for name in members:
+                _part(folder, name).unlink(missing_ok=True)
+
+    _from_one_of(mirrors, get, folder, say)
+
+
+def _part(folder: Path, name: str) -> Path:
+    return folder / f"{name}.part"
+
+
+def _from_one_of(mirrors: Sequence[str], get: Callable[[str], None], folder: Path, say: Callable[[str], None]) -> None:
+    """``get`` from the first mirror that delivers into ``folder``. A full disk is no mirror's fault: ``NoRoom``."""
     tried = []
     for url in mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            wanted = {name: md5 for name, md5 in members.items()
-                      if not (folder / name).is_file() or file_md5(folder / name) != md5}
-            _stream(url, folder, wanted, say, last_limit if url == mirrors[-1] else limit, stall)
+            get(url)
             return
         except (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
+            if getattr(error, "errno", None) in DISK_FULL:
+                free = shutil.disk_usage(folder).free / 1e6
+                raise NoRoom(f"{folder} cannot hold it: {error.strerror} ({free:.0f} MB free on that disk). Make room, "
+                             "or choose another folder by --root or COURSE_DATA, and run this again.") from error
             tried.append(f"  {url}: {error}")
             say(f"{url}: {error}")
     raise CourseError("\n".join(tried))
@@ -100,13 +119,12 @@ def _stream(url: str, folder: Path, wanted: dict[str, str], say: Callable[[str],
             name = Path(member.name).name
             if name not in wanted or not member.isfile():
                 continue
-            part, md5, file = folder / f"{name}.part", hashlib.md5(), tar.extractfile(member)
+            part, md5, file = _part(folder, name), hashlib.md5(), tar.extractfile(member)
             with part.open("wb") as sink:
                 while chunk := file.read(CHUNK):
                     sink.write(chunk)
                     md5.update(chunk)
             if md5.hexdigest() != wanted[name]:
-                part.unlink()
                 raise CourseError(f"sent another {name} (MD5 {md5.hexdigest()}, not {wanted[name]})")
             os.replace(part, folder / name)
             del wanted[name]

@@ -13,6 +13,10 @@ class CourseError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+class NoRoom(CourseError):
+    """The disk is full: another way to get the same would fail as well."""
+
+
 def unknown(kind: str, name: object, legal: Iterable[str]) -> CourseError:
     """The error for a ``name`` that is not one of the ``legal`` ones; guesses what was meant."""
     legal = sorted(legal)

@@ -103,12 +103,12 @@ class Experiment:
         for name in changes:
             if name not in STAGE_SETTINGS:
                 raise unknown("setting of a stage", name, STAGE_SETTINGS)
-        return self.replace(stages=(), **changes)
+        return dataclasses.replace(self, stages=(), **changes)
 
     @property
     def all_epochs(self) -> int:
         """Epochs of all stages together."""
-        return sum(self.stage(number).epochs for number in range(len(self.stages) + 1))
+        return total_epochs(vars(self))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, the same for equal experiments."""
@@ -128,6 +128,12 @@ class Experiment:
             rows[name] = "\n                  ".join(steps) or "none"
         rows["stages"] = "\n                  ".join(map(str, rows["stages"])) or "one"
         return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
+
+
+def total_epochs(described: Mapping[str, Any]) -> int:
+    """Epochs of all stages together, of an experiment as a mapping (``as_dict``, a record's)."""
+    first = described["epochs"]
+    return first + sum(stage.get("epochs", first) for stage in described.get("stages", ()))
 
 
 def _stretched(stage: Mapping[str, Any], epochs: int, stretch: float) -> dict[str, Any]:
@@ -212,7 +218,7 @@ def _read(assignment: str) -> dict[str, Any]:
     missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:
         raise CourseError(f"{path} lacks {', '.join(missing)}.")
-    legal = {"title", "notebook", "published", "rules", "compare", "variant", "smoke"}
+    legal = {"title", "notebook", "start", "published", "rules", "compare", "variant", "smoke"}
     for key in table:
         if key not in legal:
             raise CourseError(f"{path}: {unknown('key', key, legal)}")
@@ -220,15 +226,17 @@ def _read(assignment: str) -> dict[str, Any]:
 
 
 def describe(assignment: str) -> dict[str, Any]:
-    """What an assignment is: title, notebook, published results by variant, rules, variants, and which to compare."""
+    """What an assignment is: title, notebook, published results by variant, rules, which runs to compare, and its
+    variants, each with what it says itself, ``like`` included.
+    """
     table = _read(assignment)
     return {"title": table["title"], "notebook": table["notebook"], "rules": table.get("rules", {}),
             "compare": tuple(table.get("compare", ())),
-            "published": table.get("published", {}), "variants": tuple(table["variant"])}
+            "published": table.get("published", {}), "variants": table["variant"]}
 
 
 def load(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
-    """The experiment of a variant (``None``: the first in the file).
+    """The experiment of a variant (``None``: the file's ``start``, else its first).
 
     ``profile="smoke"`` lays the file's [smoke] table over it; ``overrides`` that are not ``None`` come last. A
     ``model`` among them, the course's or ``FILE.py:CLASS``, takes the place of the variant's and of its settings.
@@ -236,17 +244,13 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
     """
     table = _read(assignment)
     variants = table["variant"]
-    variant = next(iter(variants)) if variant is None else variant
+    variant = table.get("start", next(iter(variants))) if variant is None else variant
     if variant not in variants:
         raise unknown(f"variant of {assignment}", variant, variants)
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     settings = _inherited(variants, variant)
-    for name in TRANSFORM_LISTS:
-        settings[name] = tuple(_transform(step) for step in settings.get(name, ()))
-    settings["stages"] = tuple(
-        stage | {name: tuple(map(_transform, stage[name])) for name in TRANSFORM_LISTS if name in stage}
-        for stage in settings.get("stages", ()))
+    settings = _built(settings)
     known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
     for name in settings:
         if name not in known:
@@ -256,7 +260,7 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
     except TypeError as error:
         raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
     if profile == "smoke":
-        exp = exp.replace(**table["smoke"])
+        exp = exp.replace(**_built(table["smoke"]))
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if "model" in overrides:
         name = str(overrides["model"])
@@ -281,6 +285,13 @@ def _inherited(variants: Mapping[str, Any], variant: str) -> dict[str, Any]:
         settings |= variants[name]
     settings.pop("like", None)
     return settings
+
+
+def _built(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` of a file with every described transform as a ``Transform``, those of its stages as well."""
+    lists = {name: tuple(map(_transform, settings[name])) for name in TRANSFORM_LISTS if name in settings}
+    stages = {"stages": tuple(map(_built, settings["stages"]))} if "stages" in settings else {}
+    return dict(settings) | lists | stages
 
 
 def _transform(step: Mapping[str, Any]) -> Transform:

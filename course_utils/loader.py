@@ -53,6 +53,11 @@ class Batches:
         """Optimiser steps in an epoch."""
         return self.passes * self._steps()
 
+    @property
+    def side(self) -> int:
+        """Pixels, of the images as the network gets them."""
+        return self.augment.side(self.images.shape[1])
+
     def _steps(self) -> int:
         """Optimiser steps in a pass."""
         whole, rest = divmod(len(self.items), self.batch_size)

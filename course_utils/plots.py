@@ -5,6 +5,7 @@ dark page. Each function returns the figure and leaves showing or saving it to t
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,36 +128,88 @@ def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure
 
 def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Loss and accuracy over epochs: training images as they were augmented, test (or held-out) images plain."""
-    other = "val" if "val_loss" in history[0] else "test"
     names = {"train": "training, augmented", "test": "test, plain", "val": "held out, plain"}
-    epochs = [row["epoch"] for row in history]
-    figure, axes = _canvas(9, 3.4, 1, 2)
-    for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
-        for split, colour, mark in (("train", BLUE, "o"), (other, ORANGE, "s")):
-            axis.plot(epochs, [factor * row[f"{split}_{what}"] for row in history], color=colour, marker=mark,
-                      markersize=4, label=names[split])
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend()
-        _plain(axis)
-    figure.suptitle(title, fontsize=11)
-    return figure
+    other = _judged_on(history)
+    return _over_epochs([(names["train"], history, "train", {"color": BLUE, "marker": "o"}),
+                         (names[other], history, other, {"color": ORANGE, "marker": "s"})], title)
 
 
 def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
     """Loss and accuracy over epochs of at most four named runs: test (or held-out) images; dotted, training."""
-    figure, axes = _canvas(9, 3.6, 1, 2)
+    lines = []
+    for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
+        other = _judged_on(history)
+        lines += [(f"{name}, {other}", history, other, {"color": colour}),
+                  (f"{name}, train", history, "train", {"color": colour, "linestyle": ":"})]
+    return _over_epochs(lines, title)
+
+
+def _judged_on(history: Sequence[Mapping[str, Any]]) -> str:
+    return "val" if "val_loss" in history[0] else "test"
+
+
+def _over_epochs(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str, Mapping[str, str]]],
+                 title: str) -> Figure:
+    """Each line: its label, history, split and style. Upright lines where a stage of the first history begins."""
+    first = lines[0][1]
+    pairs_of_rows = itertools.pairwise(first)
+    begins = [row["epoch"] - 0.5 for before, row in pairs_of_rows if row.get("stage") != before.get("stage")]
+    figure, axes = _canvas(9, 3.5, 1, 2)
     for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
-        for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
-            other = "val" if "val_loss" in history[0] else "test"
-            for split, line in ((other, "-"), ("train", ":")):
-                axis.plot([row["epoch"] for row in history], [factor * row[f"{split}_{what}"] for row in history],
-                          color=colour, linestyle=line, label=f"{name}, {split}")
+        for name, history, split, style in lines:
+            axis.plot([row["epoch"] for row in history], [factor * row[f"{split}_{what}"] for row in history],
+                      markersize=4, label=name, **style)
+        for number, place in enumerate(begins, 2):
+            axis.axvline(place, color="grey", linestyle="--", linewidth=1)
+            axis.annotate(f" stage {number}", (place, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top")
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
         _plain(axis)
     figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def true_size(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -> Figure:
+    """Images (H, W, 3), 0 to 1 or uint8, of different sizes side by side, one pixel of each equally large."""
+    gap, left = 12, 0  # pixels
+    height = max(len(image) for image in images)
+    figure, axes = _canvas(0.02 * sum(image.shape[1] + gap for image in images), 0.02 * height + 0.9)
+    axis = axes[0, 0]
+    for image, text in zip(images, titles):
+        rows, columns = image.shape[:2]
+        axis.imshow(image, extent=(left, left + columns, height, height - rows), interpolation="nearest")
+        axis.text(left + columns / 2, height - rows - 3, text, ha="center", va="bottom", fontsize=8)
+        left += columns + gap
+    axis.set(xlim=(0, left - gap), ylim=(height, -16), aspect="equal")
+    axis.axis("off")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def apparent_sizes(drawn: np.ndarray, tested: Mapping[str, float], title: str) -> Figure:
+    """By what factor things appear larger than in the original: in training ``drawn`` (N,), in each test one number."""
+    figure, axes = _canvas(6.5, 3)
+    axis = axes[0, 0]
+    axis.hist(drawn, bins=60, density=True, color=BLUE, alpha=0.6)
+    axis.axvline(np.mean(drawn), color=BLUE, label=f"training, mean {np.mean(drawn):.2f}")
+    for (name, factor), style in zip(tested.items(), ("--", "-.", ":")):
+        axis.axvline(factor, color=ORANGE, linestyle=style, label=f"{name}, {factor:.2f}")
+    axis.set(xlabel="apparent size (1: as in the original)", ylabel="density", title=title)
+    axis.legend(fontsize=8)
+    _plain(axis)
+    return figure
+
+
+def by_resolution(sides: Sequence[int], accuracies: Sequence[float], trained: int, title: str) -> Figure:
+    """Accuracy (0 to 1) of one network on the same images, resized to ``sides`` pixels; ``trained``, its last side."""
+    figure, axes = _canvas(6.5, 3)
+    axis = axes[0, 0]
+    axis.plot(sides, [100 * value for value in accuracies], color=BLUE, marker="o", markersize=4)
+    axis.axvline(trained, color=ORANGE, linestyle="--", label=f"last trained at {trained} pixels")
+    axis.set(xlabel="side of the test images (pixels)", ylabel="accuracy (%)", title=title)
+    axis.legend(fontsize=8)
+    _plain(axis)
     return figure
 
 

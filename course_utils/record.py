@@ -16,7 +16,7 @@ from course_utils import checkpoint
 from course_utils.datasets import DATASETS, Dataset
 from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction, per_class_accuracy
-from course_utils.experiment import ASSIGNMENTS, Experiment
+from course_utils.experiment import ASSIGNMENTS, Experiment, total_epochs
 from course_utils.files import REPO, write_whole
 from course_utils.hardware import Machine, machine_words
 from course_utils.train import Training, best_epoch
@@ -53,7 +53,7 @@ def run_name(exp: Experiment) -> str:
     network = f"-{Path(exp.model).name.replace('.py:', '-')}" if exp.model_file else ""
     split = f"-{exp.split}" if DATASETS[exp.dataset].tracks else ""
     sample = "-sample" if exp.data == "sample" else ""
-    return f"{exp.variant}{network}-{exp.epochs}epochs{split}-seed{exp.seed}{sample}"
+    return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{sample}"
 
 
 def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
@@ -146,8 +146,7 @@ def _check_agrees(record: Record, path: Path) -> None:
     if not history:
         raise CourseError(f"{path}: it has no history.")
     wrong = []
-    epochs = exp["epochs"] + sum(stage.get("epochs", exp["epochs"]) for stage in exp.get("stages", ()))
-    if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > epochs:
+    if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > total_epochs(exp):
         wrong.append("the epochs of its history")
     if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
         wrong.append("its seconds")
@@ -176,7 +175,7 @@ def in_words(record: Record) -> str:
             f"plain, it names {held['accuracy']:.2%} rightly. " if held else "")
     best, weakest = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
     return (f"**{record['data']['title']}, one run with seed {exp['seed']}:** {final['accuracy']:.2%} of "
-            f"{final['images']:,} test images after {len(history)} of {exp['epochs']} epochs, "
+            f"{final['images']:,} test images after {len(history)} of {total_epochs(exp)} epochs, "
             f"{record['seconds'] / 60:.1f} minutes of training on {record['sessions'][-1]['machine']} in "
             f"{record['precision']}. Peak learning rate {record['lr']:.1e}. {kept}The training loss went from "
             f"{history[0]['train_loss']:.3f} to {history[-1]['train_loss']:.3f}; on plain test images the loss ended "

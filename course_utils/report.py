@@ -13,7 +13,9 @@ from course_utils.files import REPO, write_whole
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
 FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
-SHOWN = ("curves", "straightened", "transforms", "range_test", "confusion", "mistakes", "grad_cam")  # in a README
+BLOCKS = {"splits": tables.split_table, "versions": tables.versions_table}  # where an assignment's README asks for them
+SHOWN = ("curves", "straightened", "transforms", "range_test", "fixres", "resolution", "confusion", "mistakes",
+         "grad_cam")  # in a README
 
 
 def adopt(folder: Path, notebook: Path) -> str:
@@ -74,8 +76,8 @@ def _wanted() -> dict[Path, dict[str, str]]:
         home = ASSIGNMENTS / name / "README.md"
         up = tables.results_table(name).replace(f"(assignments/{name}/", "(")
         wanted[home] = {"results": up, "figures": _figures(name)}
-        if "<!-- splits:" in home.read_text(encoding="utf-8"):
-            wanted[home]["splits"] = tables.split_table(name)
+        text = home.read_text(encoding="utf-8")
+        wanted[home] |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
     return wanted
 
 

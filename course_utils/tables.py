@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from course_utils import record
 from course_utils.datasets import DATASETS
-from course_utils.experiment import describe, load
+from course_utils.experiment import describe, load, total_epochs
 from course_utils.hardware import short_name
 
 COLUMNS = ("variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
@@ -37,11 +37,11 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def groups(assignment: str) -> list[list[tuple[str, record.Record]]]:
     """The results, runs that differ in their seed alone together, in the order of ``variants.toml``."""
-    order = describe(assignment)["variants"]
+    order = list(describe(assignment)["variants"])
     found: dict[tuple[int, str, int], list[tuple[str, record.Record]]] = {}
     for name, run in record.results(assignment).items():
         exp = run["experiment"]
-        found.setdefault((order.index(exp["variant"]), _split(run), exp["epochs"]), []).append((name, run))
+        found.setdefault((order.index(exp["variant"]), _split(run), total_epochs(exp)), []).append((name, run))
     return [found[key] for key in sorted(found)]
 
 
@@ -71,8 +71,8 @@ def _percent_and_loss(runs: Sequence[tuple[str, record.Record]], split: str) -> 
 
 def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str]:
     exp, split = runs[0][1]["experiment"], _split(runs[0][1])
-    variant, epochs = exp["variant"], exp["epochs"]
-    whole = load(assignment, variant).epochs
+    variant, epochs = exp["variant"], total_epochs(exp)
+    whole = load(assignment, variant).all_epochs
     length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}"
     if exp["keep"] == "best":
         length += f", best kept: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
@@ -111,3 +111,32 @@ def split_table(assignment: str) -> str:
         rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
                      f"{_mean(test, spread=True)} %", f"{_mean([h - t for h, t in zip(held, test)], '+.2f')} points"])
     return _markdown([head, *rows]) if rows else "_No run yet._"
+
+
+def versions_table(assignment: str) -> str:
+    """Markdown: each variant as its difference from the one that it is ``like``, and what that brought, by the records
+    of runs with all their epochs.
+    """
+    about = describe(assignment)
+    whole = {runs[0][1]["experiment"]["variant"]: runs for runs in groups(assignment)
+             if total_epochs(runs[0][1]["experiment"])
+             == load(assignment, runs[0][1]["experiment"]["variant"]).all_epochs}
+    rows = [["version", "differs from", "in", "why", "published", "validation, ours", "test, ours"]]
+    for name, says in about["variants"].items():
+        changes = "<br>".join(f"{key} {_brief(value)}" for key, value in says.items() if key not in ("like", "about"))
+        ours = [_mean([100 * run[part]["accuracy"] for _, run in whole[name]], spread=True) + " %"
+                if name in whole and whole[name][0][1].get(part) else "–" for part in ("held_out", "final")]
+        rows.append([name, says.get("like", "–"), changes if "like" in says else "–", says["about"],
+                     about["published"].get(name, "–"), *ours])
+    return _markdown(rows)
+
+
+def _brief(value: object) -> str:
+    """A setting of ``variants.toml`` in few words; its numbers in full."""
+    if isinstance(value, dict):
+        head = str(value["name"]).replace("_", " ") if "name" in value else ""
+        rest = ", ".join(f"{key} {_brief(item)}" for key, item in value.items() if key != "name")
+        return f"{head} ({rest})" if head and rest else head or rest or "none"
+    if isinstance(value, list):
+        return ", then ".join(map(_brief, value))
+    return str(value)

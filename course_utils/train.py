@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils import checkpoint
+from course_utils.anatomy import require_side
 from course_utils.errors import CourseError
 from course_utils.evaluate import predict
 from course_utils.experiment import Experiment
@@ -163,10 +164,13 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
     else the test images, which then choose nothing. With a ``folder``, every epoch leaves a checkpoint there, and a
     training that was cut goes on after its last whole epoch. ``origin`` says where this happens, for the record.
 
-    Raises ``CourseError`` when the folder holds another experiment, or the loss is no longer a number.
+    Raises ``CourseError`` when the network cannot take images of that size, the folder holds another experiment, or
+    the loss is no longer a number.
     """
     say = say if machine.accelerator.is_main_process else _silent
     unwrapped = model
+    for batches in (train, watch):
+        require_side(model, batches.side)
     model, optimizer = _prepare(exp, model, lr, machine)
     schedule = make_schedule(exp, optimizer, len(train))
     done = Training()

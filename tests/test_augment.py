@@ -1,3 +1,7 @@
+import math
+import random
+import statistics
+
 import albumentations as A
 import cv2
 import numpy as np
@@ -380,3 +384,26 @@ def test_unlawful_steps_are_refused(step, said):
 def test_a_hole_larger_than_the_image_is_refused():
     with pytest.raises(CourseError, match="larger than the image"):
         batched([Transform("coarse_dropout", 1.0, {"size": 40})])
+
+
+def test_how_much_larger_things_appear():
+    """A resize by its ratio; a turn, a flip and colours not at all; a crop as torchvision's procedure, written out."""
+    keys = augment.image_keys(0, 1, torch.arange(40_000))
+    still = [Transform("affine", 1.0, {"rotate": 45}), Transform("horizontal_flip", 0.5), Transform("to_gray", 0.5)]
+    resized = augment.BatchedAugment([*still, Transform("resize", 1.0, {"size": 120})], MEAN, STD)
+    torch.testing.assert_close(resized.magnification(keys[:9], 96), torch.full((9,), 1.25))
+    assert (resized.side(96), augment.BatchedAugment(still, MEAN, STD).side(96)) == (120, 96)
+    crop = augment.BatchedAugment([*still, Transform("random_resized_crop", 1.0, {"size": 80})], MEAN, STD)
+    factors = crop.magnification(keys, 96)
+    draw, expected = random.Random(0), []
+    for _ in range(40_000):
+        for _ in range(10):
+            area, shape = 96 * 96 * draw.uniform(0.08, 1), math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+            width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if width <= 96 and height <= 96:
+                break
+        else:
+            width = height = 96
+        expected.append(80 / math.sqrt(width * height))
+    assert float(factors.mean()) == pytest.approx(statistics.fmean(expected), rel=0.01)
+    assert float(factors.std()) == pytest.approx(statistics.stdev(expected), rel=0.02)

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from conftest import files_of_at_most
 
 from course_utils.download import fetch, fetch_members
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, NoRoom
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -176,7 +177,7 @@ def test_a_stream_that_fails_gives_way_and_leaves_no_half_member(host, tmp_path,
     assert said in members(host, tmp_path, path, "/tar")
     with pytest.raises(CourseError, match=said):
         fetch_members([host + path], tmp_path / "new", MEMBER_MD5, limit=1.5, last_limit=1.5, stall=0.5)
-    assert {p.name for p in (tmp_path / "new").iterdir()} <= {"a.bin", "a.bin.part", "b.bin.part"}
+    assert {p.name for p in (tmp_path / "new").iterdir()} <= {"a.bin"}
 
 
 def test_whole_members_are_kept(host, tmp_path):
@@ -185,3 +186,16 @@ def test_whole_members_are_kept(host, tmp_path):
     kept = (tmp_path / "a.bin").stat().st_mtime_ns
     members(host, tmp_path, "/tar")
     assert (tmp_path / "a.bin").stat().st_mtime_ns == kept
+
+
+def test_a_full_disk_is_no_mirrors_fault(host, tmp_path):
+    """Neither is the next mirror asked, nor does half a member stay."""
+    Server.asked.clear()
+    with files_of_at_most(10_000), pytest.raises(NoRoom, match=r"cannot hold it: .* MB free .* --root"):
+        fetch_members([host + "/tar", host + "/tar"], tmp_path, MEMBER_MD5)
+    assert len(Server.asked) == 1
+    assert list(tmp_path.iterdir()) == []
+    with files_of_at_most(10_000), pytest.raises(NoRoom, match="cannot hold it"):
+        fetch([host + "/whole", host + "/whole"], tmp_path / "file", MD5)
+    assert not (tmp_path / "file").exists()
+    assert get(host, tmp_path, "/whole") is not None  # with room again it goes on

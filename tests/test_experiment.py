@@ -18,7 +18,8 @@ def test_every_variant_is_lawful(assignment, profile):
     for variant in experiment.describe(assignment)["variants"]:
         exp = load(assignment, variant, profile)
         assert exp.data == ("sample" if profile == "smoke" else "real")
-        build_steps(exp.augmentation)
+        for number in range(len(exp.stages) + 1):
+            build_steps(exp.stage(number).augmentation)
         build_model(exp.model, 10, **exp.model_settings)
 
 
@@ -114,3 +115,27 @@ def test_a_variant_like_none_or_itself_is_refused(tmp_path, monkeypatch, variant
     toml_with(tmp_path, monkeypatch, BASE + variants)
     with pytest.raises(CourseError, match=said):
         experiment.load("made_up", "b")
+
+
+def test_the_stl10_history():
+    """What the log says of its versions: epochs, passes, sizes, steps of the rate."""
+    def sizes(exp):
+        return [step.settings["size"] for step in exp.augmentation if "size" in step.settings]
+
+    for name, *wanted in (("2.2-lenet", 64, 10, (500, 100, [96])), ("2.2-custom", 128, 20, (500, 100, [96])),
+                          ("2.2-leaky", 128, 20, (500, 100, [96])), ("2.2-step50", 128, 20, (500, 50, [96])),
+                          ("2.3", 128, 20, (200, 50, [80]), (100, 50, [120])),
+                          ("2.4", 256, 20, (120, 30, [70]), (80, 20, [120])),
+                          ("2.5", 256, 20, (500, 100, [70]), (200, 50, [120]))):
+        exp = load("stl10_versions", name)
+        stages = [exp.stage(number) for number in range(len(exp.stages) + 1)]
+        found = [(stage.epochs, stage.step_epochs, sizes(stage)) for stage in stages]
+        assert [exp.batch_size, exp.passes, *found] == wanted
+        assert {(stage.optimizer, stage.lr, stage.weight_decay, stage.step_gamma) for stage in stages} == {
+            ("adam", 0.001, 0.0001, 0.1)}
+        assert exp.all_epochs == sum(stage.epochs for stage in stages) == experiment.total_epochs(exp.as_dict())
+        assert exp.holdout == 0.2 and exp.keep == "best"
+
+
+def test_where_a_notebook_starts():
+    assert load("stl10_versions").variant == "2.5" and load("gtsrb_stn").variant == "lenet_stn"

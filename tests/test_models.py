@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from course_utils import anatomy
+from course_utils.errors import CourseError
 from course_utils.models import build_model
 
 # The layers in the order in which the published network runs them: kind, channels or kernel, side of the output.
@@ -71,6 +72,18 @@ def test_blocks_that_give_maps(resnet):
     whole = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()), nn.Flatten()))
     assert anatomy.map_sides(whole, (1, 3, 8, 8)) == {"0.0": 6, "0.1": 6}
     assert anatomy.map_sides(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), (1, 3, 8, 8)) == {}
+
+
+def test_a_side_too_small_is_refused_and_the_smallest_named():
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    anatomy.require_side(net, 6)
+    with pytest.raises(CourseError, match=r"cannot take images of 5x5 pixels: .* 6x6"):  # 5 - 4 = 1: nothing to pool
+        anatomy.require_side(net, 5)
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+    with pytest.raises(CourseError, match=r"of 9x9 pixels: .* 8x8"):
+        anatomy.require_side(fixed, 9)
+    with pytest.raises(RuntimeError, match="size"):  # one that takes no image at all: its own words
+        anatomy.require_side(nn.Sequential(nn.Conv2d(4, 4, 1)), 8)
 
 
 def test_unknown_names_are_refused():

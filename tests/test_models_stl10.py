@@ -97,3 +97,12 @@ def test_convolutions_start_kaiming_normal():
             if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 20_000:
                 fan_out = layer.out_channels * layer.kernel_size[0] ** 2
                 assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+
+
+def test_ours_keeps_to_two_million_and_begins_as_the_identity():
+    torch.manual_seed(0)
+    model = build_model("residual_net", 10)
+    assert count_parameters(model) == 1_812_914
+    x = torch.randn(2, 40, 48, 48).relu()
+    torch.testing.assert_close(model.stage1(x), x)
+    assert model(torch.randn(2, 3, 96, 96)).shape == (2, 10)

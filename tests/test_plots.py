@@ -17,6 +17,9 @@ FIGURES = {
     "confusion": lambda: plots.confusion(np.array([[5, 1, 0], [0, 4, 2], [1, 1, 1]]), CLASSES, "t"),
     "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[None, ..., 0], list("abcde"), "t", columns=3),
     "comparison": lambda: plots.comparison({"one": HISTORY, "two": HISTORY[:2]}, "t"),
+    "true_size": lambda: plots.true_size([IMAGES[0], np.zeros((12, 12, 3))], "ab", "t"),
+    "apparent_sizes": lambda: plots.apparent_sizes(np.linspace(0.8, 2, 50), {"test at 96": 1.0, "at 120": 1.25}, "t"),
+    "by_resolution": lambda: plots.by_resolution([64, 96, 128], [0.5, 0.8, 0.7], 96, "t"),
     "fields": lambda: plots.fields([np.eye(5), np.ones((5, 5))], [np.eye(5), np.eye(5)[1:2].repeat(5, 0)], "ab", "t"),
 }
 
@@ -44,7 +47,7 @@ def test_a_frame_holds_what_is_seen():
     assert (min(line.get_ydata()), max(line.get_ydata())) == (1.5, 6.5)
 
 
-@pytest.mark.parametrize("name", ["range_test", "schedule", "curves", "confusion"])
+@pytest.mark.parametrize("name", ["range_test", "schedule", "curves", "confusion", "apparent_sizes", "by_resolution"])
 def test_axes_have_names(name):
     for axis in FIGURES[name]().axes:
         assert axis.get_xlabel() and axis.get_ylabel()
@@ -56,3 +59,15 @@ def test_the_curves_show_the_history():
     np.testing.assert_allclose(lines["test, plain"], [32, 64, 96])
     shown = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
     assert shown == {"training, augmented", "test, plain"}
+
+
+def test_the_curves_show_where_a_stage_begins():
+    history = [row | {"stage": 1 + (row["epoch"] > 2)} for row in HISTORY]
+    for axis in plots.curves(history, "t").axes:
+        assert [list(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "--"] == [[2.5, 2.5]]
+    assert all(line.get_linestyle() != "--" for line in FIGURES["curves"]().axes[0].lines)
+
+
+def test_pictures_of_true_size_share_their_pixels():
+    first, second = (image.get_extent() for image in FIGURES["true_size"]().axes[0].images)
+    assert [first[1] - first[0], second[1] - second[0]] == [8, 12] and first[2] == second[2]

@@ -16,9 +16,11 @@ def test_the_net_passes_80_percent_on_the_sample(assignment):
     exp = load(assignment, profile="smoke", seed=1)  # not the notebook's own seed
     data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)
     machine = choose_machine(exp.precision)
-    loaders = make_loaders(exp, data, machine.placement)
     torch.manual_seed(exp.seed)
     model = build_model(exp.model, len(data.classes), **exp.model_settings)
-    lr = exp.lr or train.lr_range_test(exp, model, loaders.train, machine).suggestion
-    train.fit(exp, model, loaders.train, loaders.watch, lr, machine, say=lambda _: None)
-    assert predict(model, loaders.test, machine.precision).accuracy > 0.8
+
+    def loaders_of(stage):
+        return make_loaders(stage, data, machine.placement)
+
+    train.fit_stages(exp, model, loaders_of, exp.lr, machine, say=lambda _: None)
+    assert predict(model, loaders_of(exp.stage(len(exp.stages))).test, machine.precision).accuracy > 0.8

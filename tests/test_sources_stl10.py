@@ -1,10 +1,12 @@
 """Labelled STL-10 from its published members, however they come; a small stand-in of the same layout."""
+import dataclasses
 import hashlib
 import io
 import tarfile
 
 import numpy as np
 import pytest
+from conftest import files_of_at_most
 from PIL import Image
 
 from course_utils import acquire
@@ -90,3 +92,16 @@ def test_not_the_whole_set_is_not_prepared(small, tmp_path):
     with pytest.raises(CourseError, match="not the whole data set"):
         acquire.prepare("stl10", tmp_path, say=lambda _: None)
     assert not (tmp_path / "stl10").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_prepared(small, tmp_path, monkeypatch):
+    arrays, members = small
+    unpack(members, tmp_path / "stl10" / "stl10_binary")
+    twenty = dataclasses.replace(SOURCE, counts={"train": 20, "test": 20})
+    monkeypatch.setitem(acquire.SOURCES, "stl10", twenty)
+    before = {path: path.stat().st_size for path in (tmp_path / "stl10").rglob("*")}
+    with files_of_at_most(100_000), pytest.raises(CourseError, match=r"Could not write .*Nothing half-done"):
+        acquire.prepare("stl10", tmp_path)  # labels fit, images do not
+    assert {path: path.stat().st_size for path in (tmp_path / "stl10").rglob("*")} == before
+    acquire.prepare("stl10", tmp_path, lambda _: None)
+    assert_same({key: np.array(array) for key, array in acquire.open_prepared("stl10", tmp_path)[0].items()}, arrays)

@@ -89,3 +89,21 @@ def test_in_words_the_held_out_pictures_are_told(runs):
     path = next((runs / NAME / "results").glob("*random*.json"))
     words = record.in_words(record.read(path))
     assert "epoch 2, the best on held-out images (random split); of those, plain, it names 100.00% rightly" in words
+
+
+def test_versions_are_told_by_their_differences(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
+    rows = {row[0]: row for row in cells(tables.versions_table("stl10_versions"))}
+    assert rows["2.2-lenet"][1:3] == ["–", "–"] and rows["2.2-lenet"][4:] == ["70.31 % (validation)", "–", "–"]
+    assert rows["2.2-step50"][1:3] == ["2.2-leaky", "step_epochs 50"]
+    assert rows["2.2-leaky"][1:3] == ["2.2-custom", "model_settings slope 0.1"]
+    assert "resize (size 120)" in rows["2.3"][2] and "random resized crop (size 80)" in rows["2.3"][2]
+
+
+def test_only_whole_runs_count_as_a_version(runs):
+    rows = {row[0]: row for row in cells(tables.versions_table(NAME))}
+    assert rows["lenet_stn"][5:] == ["–", "–"]
+    for path in (runs / NAME / "results").glob("*track*.json"):
+        path.write_text(path.read_text().replace('"epochs": 3', '"epochs": 30'))
+    rows = {row[0]: row for row in cells(tables.versions_table(NAME))}
+    assert rows["lenet_stn"][5:] == ["48.84 ± 0.00 %", "75.00 ± 35.36 %"]

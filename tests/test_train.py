@@ -7,6 +7,7 @@ from torch import nn
 
 from course_utils import checkpoint, train
 from course_utils.errors import CourseError
+from course_utils.experiment import Transform
 from course_utils.models import build_model
 from course_utils.optim import learning_rates, make_optimizer, make_schedule
 
@@ -221,6 +222,14 @@ def test_a_cut_in_any_stage_goes_on_to_the_same_bits(tiny, machine, tmp_path, cu
     again, resumed = fit_stages(exp, machine, tmp_path)
     assert torch.equal(weights(whole), weights(again))
     assert [row["train_loss"] for row in training.history] == [row["train_loss"] for row in resumed.history]
+
+
+def test_images_too_small_for_the_network_are_refused_before_training(tiny, machine):
+    small = toy_batches(augmentation=[Transform("resize", 1.0, {"size": 2})])
+    net = nn.Sequential(nn.Conv2d(3, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    for train_on, watch in ((small, toy_batches()), (toy_batches(), small)):
+        with pytest.raises(CourseError, match=r"2x2 pixels: .* 4x4"):
+            train.fit(tiny, net, train_on, watch, 0.01, machine, say=pytest.fail)
 
 
 def test_what_a_stage_may_change(tiny):

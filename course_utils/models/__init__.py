@@ -11,7 +11,7 @@ from course_utils import own
 from course_utils.errors import unknown
 from course_utils.models.cifar10 import S7, CustomResNet, DilatedNet, Net, ResNet18, S7Mixed
 from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, SignNet, lenet_stn, resnet34_stn, vgg16_stn
-from course_utils.models.stl10 import CustomNet, CustomNet256, GroupedResNet, LeNetWide
+from course_utils.models.stl10 import CustomNet, CustomNet256, GroupedResNet, LeNetWide, ResidualNet
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "custom_resnet": CustomResNet, "s7": S7, "s7_mixed": S7Mixed, "net": Net, "resnet18": ResNet18,
@@ -20,6 +20,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "lenet_stn": lenet_stn, "vgg16_stn": vgg16_stn, "resnet34_stn": resnet34_stn,
     "sign_net": SignNet,
     "lenet_wide": LeNetWide, "custom_net": CustomNet, "custom_net_256": CustomNet256, "grouped_resnet": GroupedResNet,
+    "residual_net": ResidualNet,
 }
 
 
