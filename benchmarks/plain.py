@@ -1,12 +1,12 @@
 """The plain way, as published notebooks write it: the reference that ours is measured against.
 
-One image at a time: a PNG file opened by Pillow, torchvision's transforms, ``DataLoader`` with two workers; float32 in
+One image at a time: opened or made by Pillow, torchvision's transforms, ``DataLoader`` with two workers; float32 in
 the usual memory layout; a progress bar's ``.item()`` at every batch. Needs torchvision (``pip install torchvision``, of
 the build that belongs to the installed torch), which nothing else here does.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,27 @@ def gtsrb_transforms(mean: Sequence[float], std: Sequence[float]) -> list:
         [T.RandomAffine(15, shear=2)], [T.RandomAffine(15, translate=(0.1, 0.1))],
         [T.Resize((38, 38)), T.CenterCrop(32)], [T.Grayscale(3)]]
     return [T.Compose([T.Resize((32, 32)), *change, T.ToTensor(), T.Normalize(mean, std)]) for change in changes]
+
+
+def stl10_transform(mean: Sequence[float], std: Sequence[float]) -> Callable:
+    """The published transform of STL-10, versions 2.2, both flips included."""
+    from torchvision import transforms as T
+
+    return T.Compose([T.RandomRotation(45), T.RandomResizedCrop(96), T.ColorJitter(0.3, 0.3, 0.3, 0.3),
+                      T.RandomHorizontalFlip(), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(mean, std)])
+
+
+class Images(Dataset):
+    """Arrays in memory, each image made a Pillow one when it is asked for, as torchvision's data sets do."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
 class Pictures(Dataset):

