@@ -21,7 +21,7 @@ PARTS = 5  # the losses are shown as so many means
 
 
 def main() -> None:
-    """Prints one Markdown row a variant: its loss in fifths of the steps, images a second, hours for the whole run."""
+    """Prints one Markdown row a variant: its loss in fifths of the steps, images a second, hours for the first stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variants", nargs="+", metavar="ASSIGNMENT:VARIANT")
     parser.add_argument("--steps", type=int, default=100)
@@ -29,13 +29,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the data sets")
     args = parser.parse_args()
     print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n\n"
-          "| variant | batch | mean loss, by fifths | images/s | hours for all epochs |\n|" + " --- |" * 5, flush=True)
+          "| variant | batch | mean loss, by fifths | images/s | hours for all epochs of the first stage |\n|" + " --- |" * 5, flush=True)
     for name in args.variants:
         print(f"| {name} | " + " | ".join(first_steps(name, args.steps, args.batch_size, args.root)) + " |", flush=True)
 
 
 def first_steps(name: str, steps: int, batch_size: int | None = None, root: Path | None = None) -> list[str]:
-    """Train for ``steps`` steps and tell: batch size, losses, images a second and hours that all epochs would take."""
+    """Train for ``steps`` steps and tell: batch size, losses, images a second and hours that all epochs of the
+    first stage would take."""
     exp = load(*name.split(":", 1), batch_size=batch_size)
     data = open_dataset(exp.dataset, root)
     machine = hardware.choose_machine(exp.precision)
@@ -52,7 +53,7 @@ def first_steps(name: str, steps: int, batch_size: int | None = None, root: Path
     rate = images / (time.perf_counter() - begun)
     fifths = [losses[k * len(losses) // PARTS:(k + 1) * len(losses) // PARTS] for k in range(PARTS)]
     means = " → ".join(f"{sum(part) / len(part):.2f}" for part in fifths)
-    hours = exp.epochs * len(batches.items) / rate / 3600
+    hours = exp.epochs * exp.passes * len(batches.items) / rate / 3600
     return [f"{exp.batch_size}", means, f"{rate:.0f}", f"{hours:.1f}"]
 
 

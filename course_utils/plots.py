@@ -207,7 +207,7 @@ def by_resolution(sides: Sequence[int], accuracies: Sequence[float], trained: in
     axis = axes[0, 0]
     axis.plot(sides, [100 * value for value in accuracies], color=BLUE, marker="o", markersize=4)
     axis.axvline(trained, color=ORANGE, linestyle="--", label=f"last trained at {trained} pixels")
-    axis.set(xlabel="side of the test images (pixels)", ylabel="accuracy (%)", title=title)
+    axis.set(xlabel="side of the images (pixels)", ylabel="accuracy (%)", title=title)
     axis.legend(fontsize=8)
     _plain(axis)
     return figure
