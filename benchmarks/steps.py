@@ -21,7 +21,7 @@ PARTS = 5  # the losses are shown as so many means
 
 
 def main() -> None:
-    """Prints one Markdown row a variant: its loss in fifths of the steps, images a second, hours for the first stage."""
+    """Prints one Markdown row a variant: its loss in fifths of the steps, images a second, hours (first stage)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variants", nargs="+", metavar="ASSIGNMENT:VARIANT")
     parser.add_argument("--steps", type=int, default=100)
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the data sets")
     args = parser.parse_args()
     print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n\n"
-          "| variant | batch | mean loss, by fifths | images/s | hours for all epochs of the first stage |\n|" + " --- |" * 5, flush=True)
+          "| variant | batch | mean loss, by fifths | images/s | hours, first stage |\n|" + " --- |" * 5, flush=True)
     for name in args.variants:
         print(f"| {name} | " + " | ".join(first_steps(name, args.steps, args.batch_size, args.root)) + " |", flush=True)
 
