@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="hold a network against its assignment's rules")
     check.add_argument("assignment")
-    check.add_argument("--variant", help="default: the assignment's first")
+    check.add_argument("--variant", help="default: the one that its notebook starts with")
     check.add_argument("--model", metavar="FILE.py:CLASS", help="a network of your own, or another of the course's")
     check.set_defaults(command=_check)
 

@@ -1,6 +1,6 @@
 """One description of an augmentation, two engines that carry it out.
 
-``variants.toml`` lists the steps, ``transforms.py`` knows them. ``BatchedAugment`` takes whole uint8 batches on any
+``variants.toml`` lists the steps, ``transforms`` knows them. ``BatchedAugment`` takes whole uint8 batches on any
 device: neighbouring geometric steps become one matrix an image and one ``grid_sample``.
 ``albumentations_pipeline`` builds the same from Albumentations, image by image, as the reference to compare with.
 
@@ -19,7 +19,9 @@ from torch import Tensor
 
 from course_utils.errors import CourseError
 from course_utils.experiment import Transform
-from course_utils.transforms import RESIZING, build_steps, per_channel
+from course_utils.transforms import build_steps
+from course_utils.transforms.geometry import RESIZING
+from course_utils.transforms.pixels import per_channel
 
 if TYPE_CHECKING:
     import albumentations as A

@@ -14,6 +14,7 @@ LEVELS = [  # a module may import from the levels below its own alone
     {"__main__"}, {"batch", "report", "rubric"}, {"tables"}, {"record", "plots"}, {"train"},
     {"evaluate", "checkpoint", "optim", "hardware"},
     {"loader"}, {"augment", "datasets"}, {"acquire", "sample", "transforms"},
+    {"transforms.geometry", "transforms.pixels"},
     {"sources"}, {"sources.cifar10", "sources.gtsrb", "sources.stl10"}, {"sources.base"}, {"download", "signs"},
     {"experiment"}, {"own"}, {"errors", "files"},
 ]
