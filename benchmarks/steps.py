@@ -1,6 +1,6 @@
 """The first training steps of any variant on real data: is its loss falling, and how long would the whole run take?
 
-    python -m benchmarks.steps gtsrb_stn:vgg16 gtsrb_stn:best [--steps 100] [--batch-size 64]
+    python -m benchmarks.steps gtsrb_stn:vgg16 gtsrb_stn:best [--steps 100] [--batch-size 64] [--lr 0.0001]
 """
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", metavar="ASSIGNMENT:VARIANT")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, help="instead of the variant's")
+    parser.add_argument("--lr", type=float, help="learning rate, instead of the variant's")
     parser.add_argument("--root", type=Path, help="folder of the data sets")
     args = parser.parse_args()
     print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n\n"
           "| variant | batch | mean loss, by fifths | images/s | hours, first stage |\n|" + " --- |" * 5, flush=True)
     for name in args.variants:
-        print(f"| {name} | " + " | ".join(first_steps(name, args.steps, args.batch_size, args.root)) + " |", flush=True)
+        row = first_steps(name, args.steps, args.batch_size, args.lr, args.root)
+        print(f"| {name} | " + " | ".join(row) + " |", flush=True)
 
 
-def first_steps(name: str, steps: int, batch_size: int | None = None, root: Path | None = None) -> list[str]:
+def first_steps(name: str, steps: int, batch_size: int | None = None, lr: float | None = None,
+                root: Path | None = None) -> list[str]:
     """Train for ``steps`` steps and tell: batch size, losses, images a second and hours that all epochs of the
     first stage would take."""
-    exp = load(*name.split(":", 1), batch_size=batch_size)
+    exp = load(*name.split(":", 1), batch_size=batch_size, lr=lr)
     data = open_dataset(exp.dataset, root)
     machine = hardware.choose_machine(exp.precision)
     batches = make_loaders(exp, data, machine.placement).train

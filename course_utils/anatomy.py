@@ -54,16 +54,17 @@ def require_side(model: nn.Module, side: int) -> None:
 
     Sides are in pixels, images square. Tried by running it on zeros.
     """
-    if _takes(model, side):
+    if takes(model, side):
         return
-    smallest = next((other for other in range(1, LARGEST_TRIED + 1) if _takes(model, other)), None)
+    smallest = next((other for other in range(1, LARGEST_TRIED + 1) if takes(model, other)), None)
     if smallest is None:
         _run_once(model, (1, 3, side, side), ())  # it takes none: its own error says more
     raise CourseError(f"{type(model).__name__} cannot take images of {side}x{side} pixels: the smallest that it can "
                       f"are {smallest}x{smallest}.")
 
 
-def _takes(model: nn.Module, side: int) -> bool:
+def takes(model: nn.Module, side: int) -> bool:
+    """Whether ``model`` can take images of ``side`` x ``side`` pixels; tried by running it on zeros."""
     try:
         _run_once(model, (1, 3, side, side), ())
     except (RuntimeError, ValueError, AssertionError, IndexError, CourseError):  # whatever a network says to that

@@ -86,7 +86,7 @@ def _papermill(source: Path, executed: Path, parameters: Mapping[str, Any], prof
         command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(REPO), "--no-progress-bar",
                    "--kernel", "python3", "--start-timeout", "120", "--execution-timeout", str(CELL_SECONDS[profile])]
         for name, value in parameters.items():
-            command += ["-p", name, str(value)]
+            command += ["-r" if isinstance(value, str) else "-p", name, str(value)]  # -p would make 2.5 of "2.5"
         with log.open("w") as sink:
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
             try:

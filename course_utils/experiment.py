@@ -138,8 +138,10 @@ def total_epochs(described: Mapping[str, Any]) -> int:
 
 def _stretched(stage: Mapping[str, Any], epochs: int, stretch: float) -> dict[str, Any]:
     """A stage of so many times its epochs (by default ``epochs``), its schedule with it."""
-    times = {name: stage[name] * stretch for name in ("peak_epoch", "step_epochs") if name in stage}
-    return dict(stage) | times | {"epochs": max(1, round(stage.get("epochs", epochs) * stretch))}
+    before = stage.get("epochs", epochs)
+    after = max(1, round(before * stretch))
+    times = {name: stage[name] * after / before for name in ("peak_epoch", "step_epochs") if name in stage}
+    return dict(stage) | times | {"epochs": after}
 
 
 def _described(steps: Iterable[Transform]) -> list[dict[str, Any]]:
@@ -244,7 +246,7 @@ def load(assignment: str, variant: str | None = None, profile: str = "full", **o
     """
     table = _read(assignment)
     variants = table["variant"]
-    variant = table.get("start", next(iter(variants))) if variant is None else variant
+    variant = table.get("start", next(iter(variants))) if variant is None else str(variant)  # "2.5", maybe read as 2.5
     if variant not in variants:
         raise unknown(f"variant of {assignment}", variant, variants)
     if profile not in PROFILES:

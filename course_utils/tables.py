@@ -1,18 +1,20 @@
 """Tables for READMEs and notebooks, in Markdown, from the published records alone."""
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 
 from course_utils import record
 from course_utils.datasets import DATASETS
-from course_utils.experiment import describe, load, total_epochs
+from course_utils.experiment import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, describe, load, total_epochs
 from course_utils.hardware import short_name
 
 COLUMNS = ("variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
            "epochs", "parameters", "training time", "machine", "run")
 SHORT = tuple(name for name in COLUMNS if name not in ("training, as augmented", "validation", "test loss"))
 WITHOUT_LINKS = COLUMNS[:-1]
+COMPARED = tuple(f.name for f in dataclasses.fields(Experiment) if f.name not in ("variant", "about", "stages"))
 
 
 def results_table(assignment: str, columns: Sequence[str] = COLUMNS) -> str:
@@ -121,22 +123,35 @@ def versions_table(assignment: str) -> str:
     whole = {runs[0][1]["experiment"]["variant"]: runs for runs in groups(assignment)
              if total_epochs(runs[0][1]["experiment"])
              == load(assignment, runs[0][1]["experiment"]["variant"]).all_epochs}
-    rows = [["version", "differs from", "in", "why", "published", "validation, ours", "test, ours"]]
+    rows = [["version", "differs from", "in", "that is", "published", "validation, ours", "test, ours"]]
     for name, says in about["variants"].items():
-        changes = "<br>".join(f"{key} {_brief(value)}" for key, value in says.items() if key not in ("like", "about"))
+        exp, parent = load(assignment, name), says.get("like")
+        changes = "<br>".join(_differences(load(assignment, parent), exp)) if parent else "–"
         ours = [_mean([100 * run[part]["accuracy"] for _, run in whole[name]], spread=True) + " %"
                 if name in whole and whole[name][0][1].get(part) else "–" for part in ("held_out", "final")]
-        rows.append([name, says.get("like", "–"), changes if "like" in says else "–", says["about"],
-                     about["published"].get(name, "–"), *ours])
+        rows.append([name, parent or "–", changes, exp.about, about["published"].get(name, "–"), *ours])
     return _markdown(rows)
 
 
-def _brief(value: object) -> str:
-    """A setting of ``variants.toml`` in few words; its numbers in full."""
-    if isinstance(value, dict):
-        head = str(value["name"]).replace("_", " ") if "name" in value else ""
-        rest = ", ".join(f"{key} {_brief(item)}" for key, item in value.items() if key != "name")
-        return f"{head} ({rest})" if head and rest else head or rest or "none"
-    if isinstance(value, list):
-        return ", then ".join(map(_brief, value))
-    return str(value)
+def _differences(old: Experiment, new: Experiment) -> list[str]:
+    """What differs, stage by stage; a stage that ``old`` does not have is told by its difference from the first."""
+    lines = []
+    for number in range(len(new.stages) + 1):
+        before = old.stage(number) if number <= len(old.stages) else new.stage(0)
+        after = new.stage(number)
+        part = [_difference(name, getattr(before, name), getattr(after, name))
+                for name in (STAGE_SETTINGS if number else COMPARED) if getattr(before, name) != getattr(after, name)]
+        if part or number > len(old.stages):
+            lines.append((f"stage {number + 1}: " if number else "") + "; ".join(part))
+    return lines + ["no further stage"] * (len(new.stages) < len(old.stages))
+
+
+def _difference(name: str, before: object, after: object) -> str:
+    """One setting, of an augmentation only the steps that are new and the names of those that are gone."""
+    if name not in TRANSFORM_LISTS:
+        text = ", ".join(f"{key} {value}" for key, value in after.items()) if isinstance(after, dict) else f"{after}"
+        return f"{name} {text.removesuffix('.0') or 'none'}"
+    steps = [f"{step.name} ({', '.join(f'{k} {v}' for k, v in step.settings.items())})".replace(" ()", "")
+             for step in after if step not in before]
+    gone = {step.name for step in before} - {step.name for step in after}
+    return f"{name}: " + ", ".join([*steps, *(f"no {step}" for step in sorted(gone))])

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +71,7 @@ def toy_model(seed: int = 0, dropout: float = 0.1) -> nn.Module:
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """No file of this process can grow beyond ``size`` bytes: what it writes fails as on a full disk."""
+    resource = pytest.importorskip("resource", reason="limits on files are a matter of Unix")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

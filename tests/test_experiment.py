@@ -118,24 +118,42 @@ def test_a_variant_like_none_or_itself_is_refused(tmp_path, monkeypatch, variant
 
 
 def test_the_stl10_history():
-    """What the log says of its versions: epochs, passes, sizes, steps of the rate."""
-    def sizes(exp):
-        return [step.settings["size"] for step in exp.augmentation if "size" in step.settings]
-
-    for name, *wanted in (("2.2-lenet", 64, 10, (500, 100, [96])), ("2.2-custom", 128, 20, (500, 100, [96])),
-                          ("2.2-leaky", 128, 20, (500, 100, [96])), ("2.2-step50", 128, 20, (500, 50, [96])),
-                          ("2.3", 128, 20, (200, 50, [80]), (100, 50, [120])),
-                          ("2.4", 256, 20, (120, 30, [70]), (80, 20, [120])),
-                          ("2.5", 256, 20, (500, 100, [70]), (200, 50, [120]))):
+    """What the log says of its versions, in literal values: network, batch, passes; and by stage epochs, epochs until
+    the rate falls, size of the tests, and the step that makes the size.
+    """
+    first = ("affine", 1.0, {"rotate": 45})
+    colours = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.3}
+    last = [("horizontal_flip", 0.5, {}), ("color_matrix", 1.0, colours)]
+    crop, whole = "random_resized_crop", ("resize", 120)
+    for name, model, settings, batch, passes, *wanted in (
+            ("2.2-lenet", "lenet_wide", {}, 64, 10, (500, 100, None, (crop, 96))),
+            ("2.2-custom", "custom_net", {}, 128, 20, (500, 100, None, (crop, 96))),
+            ("2.2-linear", "custom_net", {"logit_activation": False}, 128, 20, (500, 100, None, (crop, 96))),
+            ("2.2-leaky", "custom_net", {"slope": 0.1}, 128, 20, (500, 100, None, (crop, 96))),
+            ("2.2-step50", "custom_net", {"slope": 0.1}, 128, 20, (500, 50, None, (crop, 96))),
+            ("2.3", "custom_net", {"slope": 0.1}, 128, 20, (200, 50, None, (crop, 80)), (100, 50, 120, whole)),
+            ("2.4", "custom_net_256", {"slope": 0.1}, 256, 20, (120, 30, None, (crop, 70)), (80, 20, 120, whole)),
+            ("2.5", "grouped_resnet", {}, 256, 20, (500, 100, None, (crop, 70)), (200, 50, 120, whole))):
         exp = load("stl10_versions", name)
+        assert (exp.model, exp.model_settings, exp.batch_size, exp.passes) == (model, settings, batch, passes)
         stages = [exp.stage(number) for number in range(len(exp.stages) + 1)]
-        found = [(stage.epochs, stage.step_epochs, sizes(stage)) for stage in stages]
-        assert [exp.batch_size, exp.passes, *found] == wanted
-        assert {(stage.optimizer, stage.lr, stage.weight_decay, stage.step_gamma) for stage in stages} == {
-            ("adam", 0.001, 0.0001, 0.1)}
+        assert [(stage.epochs, stage.step_epochs, stage.test_side) for stage in stages] == [part[:3] for part in wanted]
+        for stage, (*_, (step, size)) in zip(stages, wanted):
+            steps = [(change.name, change.p, change.settings) for change in stage.augmentation]
+            assert steps == [first, (step, 1.0, {"size": size}), *last]
+            assert (stage.optimizer, stage.lr, stage.weight_decay, stage.step_gamma) == ("adam", 0.001, 0.0001, 0.1)
         assert exp.all_epochs == sum(stage.epochs for stage in stages) == experiment.total_epochs(exp.as_dict())
         assert exp.holdout == 0.2 and exp.keep == "best"
 
 
+@pytest.mark.parametrize("profile", experiment.PROFILES)
+def test_any_number_of_epochs_is_lawful(profile):
+    for assignment in experiment.assignments():
+        for variant in experiment.describe(assignment)["variants"]:
+            for epochs in (1, 3, 10, 50):
+                assert load(assignment, variant, profile, epochs=epochs).epochs == epochs
+
+
 def test_where_a_notebook_starts():
+    assert load("stl10_versions", 2.3) == load("stl10_versions", "2.3")  # papermill -p makes a number of it
     assert load("stl10_versions").variant == "2.5" and load("gtsrb_stn").variant == "lenet_stn"

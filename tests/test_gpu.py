@@ -16,16 +16,20 @@ import torch
 from course_utils import train
 from course_utils.datasets import open_dataset
 from course_utils.evaluate import grad_cam, predict
-from course_utils.experiment import load
+from course_utils.experiment import describe, load
 from course_utils.hardware import choose_machine
-from course_utils.loader import make_loaders
+from course_utils.loader import Batches, make_loaders
 from course_utils.models import build_model
 
 exp = load(sys.argv[1], profile="smoke")
 data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)
 machine = choose_machine()
 assert machine.device.type == "cuda"
-loaders = make_loaders(exp, data, machine.placement)
+
+def loaders_of(stage):
+    return make_loaders(stage, data, machine.placement)
+
+loaders, final = loaders_of(exp), loaders_of(exp.stage(len(exp.stages)))
 assert loaders.train.resident is not None
 torch.manual_seed(0)
 model = build_model(exp.model, len(data.classes))
@@ -34,10 +38,18 @@ torch.cuda.set_sync_debug_mode("error")  # from here to the end of an epoch noth
 for x, y in loaders.train.epoch(1):
     pass
 torch.cuda.set_sync_debug_mode("default")
-train.fit(exp, model, loaders.train, loaders.watch, exp.lr, machine)
-assert predict(model, loaders.test, machine.precision).accuracy > 0.8
+train.fit_stages(exp, model, loaders_of, exp.lr, machine)
+assert predict(model, final.test, machine.precision).accuracy > 0.8
 layer = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
-assert grad_cam(model, layer, x[:2].float(), y[:2]).shape == (2, 32, 32)
+assert grad_cam(model, layer, x[:2].float(), y[:2]).shape == (2, *x.shape[2:])
+for variant in describe(exp.assignment)["variants"]:  # the augmentation of the full profile as well
+    full = load(exp.assignment, variant)
+    batches = Batches(data.train_images, data.train_labels, 64, data.mean, data.std, augmentation=full.augmentation,
+                      expansion=full.expansion, device=machine.device)
+    list(batches.epoch(0))
+    torch.cuda.set_sync_debug_mode("error")
+    list(batches.epoch(1))
+    torch.cuda.set_sync_debug_mode("default")
 """
 
 

@@ -173,3 +173,20 @@ def test_missing_markers_are_named(house):
 
 def test_the_readmes_are_what_the_records_give():
     assert report.report(check=True) == []
+
+
+def test_a_mean_of_views_is_no_damage_and_is_said(tmp_path):
+    """Its accuracy is not that of the last epoch, which was scored on plain images."""
+    made = finished()
+    made["experiment"]["test_views"] = 4
+    made["history"][-1]["test_accuracy"] -= 0.02
+    assert "on the mean of 4 changed views and the plain test image" in record.in_words(
+        record.read(record.write(made, tmp_path)))
+
+
+def test_of_several_stages_the_last_one_s_best_is_told():
+    made = finished() | {"held_out": {"accuracy": 0.5}}
+    assert "the best on held-out images" in record.in_words(made)
+    for row in made["history"]:
+        row["stage"] = 2
+    assert "the best of its last stage on held-out images" in record.in_words(made)

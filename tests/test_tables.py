@@ -97,7 +97,11 @@ def test_versions_are_told_by_their_differences(tmp_path, monkeypatch):
     assert rows["2.2-lenet"][1:3] == ["–", "–"] and rows["2.2-lenet"][4:] == ["70.31 % (validation)", "–", "–"]
     assert rows["2.2-step50"][1:3] == ["2.2-leaky", "step_epochs 50"]
     assert rows["2.2-leaky"][1:3] == ["2.2-custom", "model_settings slope 0.1"]
-    assert "resize (size 120)" in rows["2.3"][2] and "random resized crop (size 80)" in rows["2.3"][2]
+    assert rows["2.3"][2].split("<br>") == [
+        "epochs 200; augmentation: random_resized_crop (size 80)",
+        "stage 2: epochs 100; augmentation: resize (size 120), no random_resized_crop; test_side 120"]
+    assert rows["2.5"][2] == ("model grouped_resnet; epochs 500; model_settings none; step_epochs 100"
+                              "<br>stage 2: epochs 200; step_epochs 50")
 
 
 def test_only_whole_runs_count_as_a_version(runs):

@@ -59,7 +59,7 @@ class CustomNet256(ConvNet):
 class GroupedResNet(nn.Module):
     """ResNet of grouped bottlenecks, of version 2.5: 1,939,530 parameters.
 
-    ResNeXt-50 (Xie et al. 2016, arXiv:1611.05431) with 8 groups of width 4 and without its fourth stage.
+    ResNeXt's bottlenecks (Xie et al. 2016, arXiv:1611.05431) with 8 groups of width 4, in three stages of 3, 6 and 3.
     """
 
     STAGES = ((64, 3, 1), (128, 6, 2), (256, 3, 2))  # planes, blocks, stride of the first

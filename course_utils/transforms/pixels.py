@@ -108,9 +108,9 @@ class ColorMatrix(ColorJitter):
     """
 
     def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        weights = torch.tensor(LUMA, device=x.device)
-        low, high = zip(*map(self._range, (self.brightness, self.contrast, self.saturation)))
-        low, high = torch.tensor(low, device=x.device), torch.tensor(high, device=x.device)
+        weights = _constant(LUMA, x.device)
+        ranges = zip(*map(self._range, (self.brightness, self.contrast, self.saturation)))
+        low, high = (_constant(values, x.device) for values in ranges)
         brightness, contrast, saturation = (low + u[:, :3] * (high - low)).unbind(1)  # each (B,)
         luma = (x.mean((2, 3)) * weights).sum(1)  # (B,): it is contrast's middle
         turned = _hue_matrix((2 * u[:, 3] - 1) * self.hue)  # (B, 3, 3); greys stay what they are
@@ -127,7 +127,7 @@ def _hue_matrix(turn: Tensor) -> Tensor:
     """(B, 3, 3): RGB turned about the axis of greys (Rodrigues' formula) by ``turn`` (B,), shares of the circle."""
     angle = (2 * math.pi * turn).view(-1, 1, 1)
     along = torch.full((3, 3), 1 / 3, device=turn.device)
-    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=turn.device) / 3**0.5
+    across = _constant((0.0, -1.0, 1.0, 1.0, 0.0, -1.0, -1.0, 1.0, 0.0), turn.device).view(3, 3) / 3**0.5
     return torch.cos(angle) * (torch.eye(3, device=turn.device) - along) + along + torch.sin(angle) * across
 
 
@@ -155,6 +155,12 @@ def per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
     making it anew would wait for the device.
     """
     return _planes(values, *like.shape[2:], like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """``values`` as float32 there, made only once: each copy to a GPU would be a wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 @functools.lru_cache(maxsize=64)
