@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 run: .venv/installed
-	$(BIN)/python -m course_utils run
+	$(BIN)/python -m course_utils run --again
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -37,7 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2", help="one run for each (default: 0)")
     run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                      help="a parameter of the notebook, such as epochs=5 or split=random; may be given again")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time on the CPU, sharing its cores (default: 1)")
+    run.add_argument("--output", type=Path, metavar="DIR", help="where each run makes its folder (default: outputs/)")
+    run.add_argument("--again", action="store_true", help="begin anew, also what is done")
+    run.add_argument("--limit", type=float, metavar="SECONDS", help="a cell may take (default: 300; full: a week)")
     run.set_defaults(command=_run)
+
+    now = commands.add_parser("status", help="where the runs in a folder stand")
+    now.add_argument("--output", type=Path, metavar="DIR", help="the folder given to `run` (default: outputs/)")
+    now.set_defaults(command=_now)
 
     report = commands.add_parser("report", help="write the READMEs' tables from the records")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 when a README differs")
@@ -79,20 +87,40 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from course_utils import batch
+    from course_utils import batch, live
 
+    if args.jobs < 1:
+        raise CourseError(f"--jobs {args.jobs}: must be at least 1.")
     changes = dict(args.set)
     experiments = [load(*name.split(":", 1), profile=args.profile, seed=seed, **changes)
                    for name in args.experiments or assignments() for seed in args.seeds]
-    outcomes = []
-    for exp in experiments:
-        print(f"{exp.assignment}:{exp.variant}, profile {exp.profile}, seed {exp.seed} ...", flush=True)
-        outcomes.append(batch.run(exp, {name.upper(): value for name, value in changes.items()}))
-    print(batch.show(outcomes))
-    for out in outcomes:
-        if not out.done:
-            print(f"\n{out.notebook}, {out.variant}: {out.status}", file=sys.stderr)
-    return 0 if all(out.done for out in outcomes) else 1
+    jobs = batch.plan(experiments, {name.upper(): value for name, value in changes.items()}, args.output)
+    for job in jobs if args.again else ():
+        job.begin_anew()
+    folders = [job.folder for job in jobs]
+    with live.board(folders) as tell:
+        try:
+            batch.Batch([job for job in jobs if not job.done()], batch.slots(args.jobs), args.limit).run(tell)
+        except KeyboardInterrupt:
+            print("Stopped. The same command goes on where this one was.", file=sys.stderr)
+            return 130
+    print(live.table(folders))
+    places = sorted({batch.shown(folder.parent) for folder in folders})
+    print(f"Executed notebooks, and pages of them, lie in {', '.join(places)}.")
+    failed = [job for job in jobs if job.status().state != "done"]
+    for job in failed:
+        now = job.status()
+        print(f"\n{now.assignment}:{now.variant}, seed {now.seed}: {now.state}: {now.message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _now(args: argparse.Namespace) -> int:
+    from course_utils import live
+    from course_utils.files import REPO
+
+    root = args.output or REPO / "outputs"
+    print(live.table(sorted(path.parent for path in root.glob("**/status.json"))))
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -17,6 +17,10 @@ class NoRoom(CourseError):
     """The disk is full: another way to get the same would fail as well."""
 
 
+class Diverged(CourseError):
+    """The loss is no longer a number."""
+
+
 def unknown(kind: str, name: object, legal: Iterable[str]) -> CourseError:
     """The error for a ``name`` that is not one of the ``legal`` ones; guesses what was meant."""
     legal = sorted(legal)

@@ -56,10 +56,11 @@ def run_name(exp: Experiment) -> str:
     return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{sample}"
 
 
-def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
+def run_folder(exp: Experiment, output_dir: str | Path | None = None, fresh: bool | None = None) -> Path:
     """The folder of a run, made and tried: its ``run_name`` under ``output_dir``, else under ``outputs/<assignment>/``.
 
-    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes its earlier ones.
+    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes its earlier ones
+    (``fresh`` says which, whatever the profile).
     Raises ``CourseError`` when the folder cannot be written.
     """
     folder = (Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment) / run_name(exp)
@@ -68,10 +69,11 @@ def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
         trial = folder / f".trial-{os.getpid()}"
         trial.touch()
         trial.unlink()
-        if exp.profile == "smoke":
+        if exp.profile == "smoke" if fresh is None else fresh:
             parts = (folder, *folder.glob("stage*"))
             checkpoints = [path for part in parts for path in checkpoint.list_checkpoints(part)]
-            for old in (*checkpoints, folder / "lr_range.json", folder / "record.json"):
+            told = [part / "progress.json" for part in parts]
+            for old in (*checkpoints, *told, folder / "lr_range.json", folder / "record.json"):
                 old.unlink(missing_ok=True)
     except OSError as error:
         raise CourseError(f"OUTPUT_DIR {folder} cannot be written: {error.strerror}.") from error

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from course_utils import checkpoint
+from course_utils import checkpoint, status
 from course_utils.anatomy import require_side
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, Diverged
 from course_utils.evaluate import predict
 from course_utils.experiment import Experiment
 from course_utils.files import write_whole
@@ -192,7 +192,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
         done.history.append(row)
         say(_line(exp, row))
         if not math.isfinite(row["train_loss"]):
-            raise CourseError(f"The loss is no longer a number in epoch {row['epoch']}: try a smaller learning rate.")
+            raise Diverged(f"The loss is no longer a number in epoch {row['epoch']}: try a smaller learning rate.")
         if exp.keep == "best" and (done.best is None or row["val_accuracy"] > done.best["val_accuracy"]):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in unwrapped.state_dict().items()}
             done.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "model": weights}
@@ -200,6 +200,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
             checkpoint.save(folder, row["epoch"], {
                 "experiment": exp.as_dict(), "lr": lr, "model": unwrapped.state_dict(),
                 "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **dataclasses.asdict(done)})
+            status.note_progress(folder, done.history)
     if done.best:
         unwrapped.load_state_dict(done.best["model"])
     machine.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

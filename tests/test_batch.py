@@ -1,51 +1,188 @@
+"""Batches of notebooks: what is done counts, what fails says how, and a second call runs only the rest."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import nbformat
 import pytest
+from test_record import NAME, finished
 
-from course_utils import batch
+from course_utils import batch, live, status
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.experiment import load
 from course_utils.files import REPO
 
+PARAMETERS = """VARIANT: str = ""  # one
+PROFILE: str = ""  # two
+SEED: int = 0  # three
+EPOCHS: int = None  # four
+OUTPUT_DIR: str = None  # five"""
+FATES = {1: "raise ValueError('too bad:\\nsee below')", 2: "os.kill(os.getpid(), 9)", 3: "time.sleep(60)",
+         4: "raise Diverged('The loss is no longer a number in epoch 2.')",
+         5: "raise MemoryError('not that much')", 6: "raise SystemExit"}
 
-def notebook(path, *cells):
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A repository of one notebook that writes a record, but for the seeds that have another fate."""
+    (tmp_path / "notebooks").mkdir()
+    work = ["import os, shutil, time", "from pathlib import Path", "from course_utils.errors import Diverged",
+            "if Path('mended').exists():", "    pass"]
+    for seed, fate in FATES.items():
+        work += [f"elif SEED == {seed}:", f"    {fate}"]
+    work.append("shutil.copy(f'records/{SEED}.json', f'{OUTPUT_DIR}/published-3epochs-seed{SEED}-sample/record.json')")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PARAMETERS),
+                                           nbformat.v4.new_code_cell("\n".join(work))])
     book.cells[0].metadata["tags"] = ["parameters"]
     book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    nbformat.write(book, path)
-    return path
+    nbformat.write(book, tmp_path / "notebooks" / "03_cifar10_custom_resnet.ipynb")
+    (tmp_path / "records").mkdir()
+    for seed in range(9):
+        made = json.dumps(finished(seed, profile="smoke"))
+        (tmp_path / "records" / f"{seed}.json").write_text(made)
+    monkeypatch.setattr(batch, "REPO", tmp_path)
+    return tmp_path
 
 
-def test_a_notebook_runs_and_forgets_its_paths(tmp_path):
-    source = notebook(tmp_path / "book.ipynb", "a: int = 1", "print(a + 1)")
-    assert batch._papermill(source, tmp_path / "out.ipynb", {"a": 41}, "smoke") is None
-    text = (tmp_path / "out.ipynb").read_text()
-    assert "42" in text and str(tmp_path) not in text
+def planned(course, *seeds):
+    return batch.plan([load(NAME, profile="smoke", seed=seed, epochs=3) for seed in seeds], {"EPOCHS": 3},
+                      course / "out put")
 
 
-def test_an_error_is_told_in_its_own_words(tmp_path):
-    source = notebook(tmp_path / "book.ipynb", "a: int = 1", "raise ValueError('too bad:\\nsee below')")
-    assert batch._papermill(source, tmp_path / "out.ipynb", {}, "smoke") == "ValueError: too bad:\nsee below"
+def test_eight_runs_four_of_them_ill_fated(course):
+    """One raises, one's kernel is killed, one hangs, one diverges: eight right states; then only these run again."""
+    jobs = planned(course, 0, 1, 2, 3, 4, 6, 7, 8)
+    lines = []
+    found = batch.Batch(jobs, [{}, {}], limit=8).run(lambda: lines.append(status.rows([job.folder for job in jobs])))
+    assert [one.state for one in found] == ["done", "failed", "died", "hung", "diverged", "failed", "done", "done"]
+    assert found[1].message == "ValueError: too bad:\nsee below"
+    assert found[4].message == "Diverged: The loss is no longer a number in epoch 2."
+    assert found[0].accuracy == pytest.approx(0.7) and found[5].accuracy is None
+    states = {row[3] for rows in lines for row in rows}
+    assert {"waiting", "running", "done", "died"} <= states
+    for job in (jobs[0], jobs[1]):
+        text = job.executed.read_text()
+        assert str(course) not in text and job.executed.with_suffix(".html").exists()
+    assert "too bad" in jobs[1].executed.read_text()
+
+    (course / "mended").touch()
+    again = planned(course, 0, 1, 2, 3, 4, 6, 7, 8)
+    assert [job.done() for job in again] == [state == "done" for state in (one.state for one in found)]
+    begun = jobs[0].status().begun
+    assert {one.state for one in batch.Batch([job for job in again if not job.done()], [{}, {}]).run()} == {"done"}
+    assert all(job.done() for job in again) and jobs[0].status().begun == begun
+    again[0].begin_anew()
+    assert not again[0].done() and again[0].status().state == "waiting"
+
+
+def test_memory_that_is_not_there_has_its_own_state(course):
+    found, = batch.Batch(planned(course, 5), [{}]).run()
+    assert (found.state, found.message) == ("out of memory", "MemoryError: not that much")
+
+
+def test_another_experiment_is_not_done(course):
+    job, = planned(course, 0)
+    batch.Batch([job], [{}]).run()
+    other = batch.Job(job.exp.replace(lr=0.5), job.folder, job.parameters)
+    assert job.done() and not other.done()
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from course_utils import batch
+from course_utils.experiment import load
+batch.REPO = Path(sys.argv[1])
+runs = [load("cifar10_custom_resnet", profile="smoke", seed=seed, epochs=3) for seed in (3, 8)]
+jobs = batch.plan(runs, {"EPOCHS": 3}, batch.REPO / "out put")
+try:
+    batch.Batch(jobs, [{}]).run(lambda: print(jobs[0].status().state, flush=True))
+except KeyboardInterrupt:
+    print(*(job.status().state for job in jobs))
+"""
+
+
+def children(session):
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if session in line and "ps -ewwo" not in line]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="asks ps")
+def test_an_interrupted_batch_ends_its_children_and_can_go_on(course):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(course)], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.strip() == "running" and len(children("03_cifar10_custom_resnet")) > 0:
+            break
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=40)
+    assert out.splitlines()[-1] == "waiting waiting"
+    assert children(str(course)) == []
+    (course / "mended").touch()
+    assert {one.state for one in batch.Batch(planned(course, 3, 8), [{}]).run()} == {"done"}
+
+
+def test_a_killed_batch_has_died(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    for state, told in (("running", "died"), ("waiting", "waiting"), ("done", "done")):
+        status.write_status(status.Status("a", "b", 0, 3, state, process=process.pid), tmp_path)
+        assert status.read_status(tmp_path).state == told
+    with pytest.raises(CourseError, match="Legal: died, diverged"):
+        status.Status("a", "b", 0, 3, "finished")
+    (tmp_path / "status.json").write_text('{"state": 1')
+    assert status.read_status(tmp_path) is None
+
+
+def test_progress_counts_all_stages(tmp_path):
+    rows = [{"epoch": k, "val_accuracy": k / 10, "seconds": 2.0} for k in (1, 2)]
+    status.note_progress(tmp_path, rows)
+    (tmp_path / "stage2").mkdir()
+    status.note_progress(tmp_path / "stage2", [{"epoch": 1, "test_accuracy": 0.9, "seconds": 5.0}])
+    assert status.progress(tmp_path) == {"epoch": 3, "accuracy": 0.9, "seconds": 9.0}
+    status.write_status(status.Status("a", "b", 0, 6, "running", begun=time.time() - 60, process=os.getpid()), tmp_path)
+    assert live.table([tmp_path]).splitlines()[1].split() == ["a", "b", "0", "running", "3/6", "90.00%", "1.0", "0.1"]
+
+
+def test_a_log_gets_a_line_whenever_something_changes(tmp_path, capsys):
+    with live.board([tmp_path]) as tell:
+        for state in ("waiting", "waiting", "running", "running"):
+            status.write_status(status.Status("a", "b", 0, 6, state, process=os.getpid()), tmp_path)
+            tell()
+    assert capsys.readouterr().out.splitlines() == ["a  b  0  waiting", "a  b  0  running  0/6"]
 
 
 def test_a_quoted_error_does_not_hide_who_quotes_it():
     told = "CourseError: my_net.py, line 3, in forward:\n    y = x\nNameError: name 'x'"
-    assert batch._first_words(f"Traceback ...\nKeyError: 'x'\n\n{told}\n") == told
+    assert batch.first_words(f"Traceback ...\nKeyError: 'x'\n\n{told}\n") == told
 
 
-def test_success_without_a_record_is_not_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "REPO", tmp_path)
-    (tmp_path / "notebooks").mkdir()
-    notebook(tmp_path / "notebooks" / "03_cifar10_custom_resnet.ipynb",
-             "VARIANT: str = ''\nPROFILE: str = ''\nSEED: int = 0\nOUTPUT_DIR: str = None")
-    outcome = batch.run(load("cifar10_custom_resnet", profile="smoke"), output_dir=tmp_path / "out")
-    assert not outcome.done and "no record" in outcome.status
-    assert "failed" in batch.show([outcome]) and outcome.executed.exists()
-
-
-def test_an_unknown_parameter_stops_before_anything_runs():
+def test_what_cannot_be_stops_before_anything_runs(tmp_path):
+    smoke = load(NAME, profile="smoke")
     with pytest.raises(CourseError, match="Did you mean 'EPOCHS'"):
-        batch.run(load("cifar10_custom_resnet", profile="smoke"), {"EPOCH": 3})
+        batch.plan([smoke], {"EPOCH": 3}, tmp_path)
+    with pytest.raises(CourseError, match="name each once"):
+        batch.plan([smoke, smoke], {}, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(CourseError, match="cannot be written"):
+        batch.plan([smoke], {}, tmp_path / "file")
+
+
+def test_the_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert batch.slots(3) == [{"OMP_NUM_THREADS": "2"}] * 3 and batch.slots() == [{}]
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert batch.slots(3) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert batch.slots(3) == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "7"}]
 
 
 @pytest.mark.parametrize(("name", "value", "said"), [
@@ -53,10 +190,12 @@ def test_an_unknown_parameter_stops_before_anything_runs():
     ("SEED", "one", "seed = 'one': must be int."),
 ])
 def test_an_unlawful_value_stops_the_notebook_in_its_first_cells(tmp_path, name, value, said):
-    source = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb"
-    assert said in batch._papermill(source, tmp_path / "out.ipynb", {name: value}, "smoke")
-    ran = [c for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" and c.execution_count]
-    assert len(ran) <= 4  # bootstrap, parameters, papermill's own, and the one that reads the experiment
+    """Given to papermill itself; our own runner would have refused it."""
+    source, out = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb", tmp_path / "out.ipynb"
+    ran = subprocess.run(batch._command(source, out, {name: value}, 60), capture_output=True, text=True)
+    assert ran.returncode != 0 and said in batch.first_words(ran.stderr)
+    cells = [c for c in nbformat.read(out, 4).cells if c.cell_type == "code" and c.execution_count]
+    assert len(cells) <= 4  # bootstrap, parameters, papermill's own, and the one that reads the experiment
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -73,16 +212,21 @@ def test_wrong_words_are_answered_with_the_right_ones(words, said, capsys):
 def test_seeds_and_settings_reach_every_run(monkeypatch, capsys, tmp_path):
     asked = []
 
-    def note(exp, parameters):
-        asked.append((exp.variant, exp.seed, exp.split, exp.epochs, parameters))
-        return batch.Outcome("01", exp.variant, "done", 0.5, 1.0, tmp_path)
+    class Noted(batch.Batch):
+        def run(self, tell=None):
+            for job in self.jobs:
+                asked.append((job.exp.variant, job.exp.seed, job.exp.split, job.exp.epochs, job.parameters["SPLIT"]))
+                self._note(job, "done", accuracy=0.5)
 
-    monkeypatch.setattr(batch, "run", note)
+    monkeypatch.setattr(batch, "Batch", Noted)
     words = ["run", "gtsrb_stn:lenet", "gtsrb_stn:best", "--profile", "full", "--seeds", "0,3"]
-    assert main([*words, "--set", "split=random", "--set", "EPOCHS=7"]) == 0
-    settings = {"SPLIT": "random", "EPOCHS": 7}
-    assert asked == [(v, s, "random", 7, settings) for v in ("lenet", "best") for s in (0, 3)]
+    assert main([*words, "--output", str(tmp_path), "--set", "split=random", "--set", "EPOCHS=7"]) == 0
+    assert asked == [(v, s, "random", 7, "random") for v in ("lenet", "best") for s in (0, 3)]
+    assert capsys.readouterr().out.count("50.00%") == 4
+    assert main(["status", "--output", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("done") == 4
     assert main(["run", "gtsrb_stn", "--set", "split=tracks"]) == 2
     assert "Did you mean 'track'" in capsys.readouterr().err
+    assert main(["run", "--jobs", "0"]) == 2
     with pytest.raises(SystemExit):
         main(["run", "--set", "split"])
