@@ -9,7 +9,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m course_utils report --check
-	$(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-cell-timeout=300 --nbval-current-env notebooks
+	$(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-cell-timeout=600 --nbval-current-env notebooks
 
 .venv/installed: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

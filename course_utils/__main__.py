@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     for job in jobs if args.again else ():
         job.begin_anew()
     folders = [job.folder for job in jobs]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end in whatever way, it ends its children
     with live.board(folders) as tell:
         try:
             batch.Batch([job for job in jobs if not job.done()], batch.slots(args.jobs), args.limit).run(tell)

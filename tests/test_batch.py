@@ -92,10 +92,11 @@ def test_another_experiment_is_not_done(course):
 
 
 SCRIPT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from course_utils import batch
 from course_utils.experiment import load
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 batch.REPO = Path(sys.argv[1])
 runs = [load("cifar10_custom_resnet", profile="smoke", seed=seed, epochs=3) for seed in (3, 8)]
 jobs = batch.plan(runs, {"EPOCHS": 3}, batch.REPO / "out put")
