@@ -109,9 +109,8 @@ def _run(args: argparse.Namespace) -> int:
     print(live.table(folders))
     places = sorted({batch.shown(folder.parent) for folder in folders})
     print(f"Executed notebooks, and pages of them, lie in {', '.join(places)}.")
-    failed = [job for job in jobs if job.status().state != "done"]
-    for job in failed:
-        now = job.status()
+    failed = [now for now in (job.status() for job in jobs) if now.state != "done"]
+    for now in failed:
         print(f"\n{now.assignment}:{now.variant}, seed {now.seed}: {now.state}: {now.message}", file=sys.stderr)
     return 1 if failed else 0
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from course_utils import own, record, status
 from course_utils.errors import CourseError, unknown
 from course_utils.experiment import Experiment, describe
@@ -110,8 +112,6 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
 
 def slots(jobs: int = 1) -> list[dict[str, str]]:
     """Where runs may take place, as environment variables: each GPU once, else ``jobs`` shares of the processor."""
-    import torch
-
     if torch.cuda.is_available():
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = listed if listed != [""] else map(str, range(torch.cuda.device_count()))
@@ -258,7 +258,8 @@ def first_words(log: str) -> str:
     first: it may quote another error.
     """
     lines = [line for line in log.splitlines() if line.strip()]
-    begins = [k for k, line in enumerate(lines) if re.match("(CourseError|Diverged|NoRoom): ", line)] or [
+    ours = tuple(f"{kind.__name__}: " for kind in (CourseError, *CourseError.__subclasses__()))
+    begins = [k for k, line in enumerate(lines) if line.startswith(ours)] or [
         k for k, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return "\n".join(lines[begins[-1] if begins else -1:])
 

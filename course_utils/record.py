@@ -63,13 +63,14 @@ def run_folder(exp: Experiment, output_dir: str | Path | None = None, fresh: boo
     (``fresh`` says which, whatever the profile).
     Raises ``CourseError`` when the folder cannot be written.
     """
+    fresh = exp.profile == "smoke" if fresh is None else fresh
     folder = (Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment) / run_name(exp)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f".trial-{os.getpid()}"
         trial.touch()
         trial.unlink()
-        if exp.profile == "smoke" if fresh is None else fresh:
+        if fresh:
             parts = (folder, *folder.glob("stage*"))
             checkpoints = [path for part in parts for path in checkpoint.list_checkpoints(part)]
             told = [part / "progress.json" for part in parts]

@@ -50,9 +50,8 @@ def read_status(folder: Path) -> Status | None:
         found = Status(**json.loads((folder / "status.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, CourseError):
         return None
-    if found.state in ("waiting", "running") and not _alive(found.process):
-        state = "died" if found.state == "running" else "waiting"
-        return dataclasses.replace(found, state=state, message="the batch that ran it was killed" * (state == "died"))
+    if found.state == "running" and not _alive(found.process):
+        return dataclasses.replace(found, state="died", message="the batch that ran it was killed")
     return found
 
 

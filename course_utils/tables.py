@@ -120,9 +120,11 @@ def versions_table(assignment: str) -> str:
     of runs with all their epochs.
     """
     about = describe(assignment)
-    whole = {runs[0][1]["experiment"]["variant"]: runs for runs in groups(assignment)
-             if total_epochs(runs[0][1]["experiment"])
-             == load(assignment, runs[0][1]["experiment"]["variant"]).all_epochs}
+    whole = {}
+    for runs in groups(assignment):
+        ran = runs[0][1]["experiment"]
+        if total_epochs(ran) == load(assignment, ran["variant"]).all_epochs:
+            whole[ran["variant"]] = runs
     rows = [["version", "differs from", "in", "that is", "published", "validation, ours", "test, ours"]]
     for name, says in about["variants"].items():
         exp, parent = load(assignment, name), says.get("like")

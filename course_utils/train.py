@@ -219,13 +219,12 @@ def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experime
     whole = Training()
     say = say if machine.accelerator.is_main_process else _silent
     for number in range(len(exp.stages) + 1):
-        stage, loaders = exp.stage(number), loaders_of(exp.stage(number))
+        stage = exp.stage(number)
+        loaders = loaders_of(stage)
         if exp.stages:
             say(f"Stage {number + 1} of {len(exp.stages) + 1}: {stage.epochs} epochs of {len(loaders.train)} steps")
         rate = lr if number == 0 or stage.lr is None else stage.lr
         home = folder / f"stage{number + 1}" if folder and number else folder
-        if home:
-            home.mkdir(parents=True, exist_ok=True)
         part = fit(stage, model, loaders.train, loaders.watch, rate, machine, folder=home, origin=origin, say=say)
         before, mark = len(whole.history), {"stage": number + 1} if exp.stages else {}
         whole.history += [row | mark | {"epoch": row["epoch"] + before} for row in part.history]
