@@ -14,13 +14,17 @@ from course_utils.experiment import PROFILES, assignments, load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done; 1 a run failed, a README differs, a rule is broken; 2 the command cannot be carried out."""
+    """Exit code: 0 done; 1 a run failed, a README differs, a rule is broken; 2 the command cannot be carried out;
+    130 it was interrupted.
+    """
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
     except CourseError as error:
         print(f"course_utils: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,10 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2", help="one run for each (default: 0)")
     run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                      help="a parameter of the notebook, such as epochs=5 or split=random; may be given again")
-    run.add_argument("--jobs", type=int, default=1, help="runs at a time on the CPU, sharing its cores (default: 1)")
+    run.add_argument("--jobs", type=_count, default=1, help="runs at a time on the CPU, sharing its cores (default: 1)")
     run.add_argument("--output", type=Path, metavar="DIR", help="where each run makes its folder (default: outputs/)")
     run.add_argument("--again", action="store_true", help="begin anew, also what is done")
-    run.add_argument("--limit", type=float, metavar="SECONDS", help="a cell may take (default: 300; full: a week)")
+    run.add_argument("--limit", type=_count, metavar="SECONDS", help="a cell may take (default: 300; full: a week)")
     run.set_defaults(command=_run)
 
     now = commands.add_parser("status", help="where the runs in a folder stand")
@@ -58,6 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--model", metavar="FILE.py:CLASS", help="a network of your own, or another of the course's")
     check.set_defaults(command=_check)
 
+    compare = commands.add_parser("compare", help="two runs side by side: settings, curves, classes, changed images")
+    compare.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, a record, or a published run's name")
+    compare.add_argument("--output", type=Path, metavar="DIR", help="of its figures (default: outputs/compare/)")
+    compare.add_argument("--root", type=Path, help="folder of all data sets (default: $COURSE_DATA, else data/)")
+    compare.set_defaults(command=_compare)
+
+    repo = commands.add_parser("repo", help="say where the repository lies on GitHub; badges and cells follow")
+    repo.add_argument("address", metavar="OWNER/NAME")
+    repo.set_defaults(command=_repo)
+
     adopt = commands.add_parser("adopt", help="make a finished full run a published result")
     adopt.add_argument("folder", type=Path, help="the run's folder, with record.json")
     adopt.add_argument("notebook", type=Path, nargs="?", help="its executed notebook (default: the one in the folder)")
@@ -66,7 +80,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0,1,2") from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -87,46 +110,75 @@ def _data(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace) -> int:
-    from course_utils import batch, live
+OWN_OPTIONS = {"profile": "--profile", "seed": "--seeds", "variant": "ASSIGNMENT:VARIANT", "assignment": "ASSIGNMENT",
+               "output_dir": "--output", "data_dir": "the environment variable COURSE_DATA"}  # instead of --set
 
-    if args.jobs < 1:
-        raise CourseError(f"--jobs {args.jobs}: must be at least 1.")
+
+def _run(args: argparse.Namespace) -> int:
+    from course_utils import batch, estimate, live, status
+
     changes = dict(args.set)
+    for name in changes:
+        if name in OWN_OPTIONS:
+            raise CourseError(f"--set {name}: say it by {OWN_OPTIONS[name]}.")
     experiments = [load(*name.split(":", 1), profile=args.profile, seed=seed, **changes)
                    for name in args.experiments or assignments() for seed in args.seeds]
-    jobs = batch.plan(experiments, {name.upper(): value for name, value in changes.items()}, args.output)
-    for job in jobs if args.again else ():
+    parameters = {name.upper(): value for name, value in changes.items()}
+    jobs = batch.plan(experiments, parameters, args.output, args.again)
+    folders, todo = [job.folder for job in jobs], [job for job in jobs if args.again or not job.done()]
+    places = batch.slots(min(args.jobs, len(todo)) or 1)
+    if todo:
+        found = estimate.estimates([job.exp for job in todo], folders)
+        print(estimate.forecast([f"{job.exp.assignment}:{job.exp.variant}" for job in todo], found, len(places)))
+        order = sorted(range(len(todo)), key=lambda number: -found[number].seconds)
+        todo = [todo[number] for number in order]  # the longest first, so that no place stands idle at the end
+    for job in todo if args.again else ():
         job.begin_anew()
-    folders = [job.folder for job in jobs]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end in whatever way, it ends its children
+    _end_with_signals()
     with live.board(folders) as tell:
         try:
-            batch.Batch([job for job in jobs if not job.done()], batch.slots(args.jobs), args.limit).run(tell)
+            batch.Batch(todo, places, args.limit).run(tell)
         except KeyboardInterrupt:
-            print("Stopped. The same command goes on where this one was.", file=sys.stderr)
+            without = " without --again" if args.again else ""
+            print(f"Stopped. The same command{without} goes on where this one was.", file=sys.stderr)
             return 130
     print(live.table(folders))
-    places = sorted({batch.shown(folder.parent) for folder in folders})
-    print(f"Executed notebooks, and pages of them, lie in {', '.join(places)}.")
-    failed = [now for now in (job.status() for job in jobs) if now.state != "done"]
-    for now in failed:
-        print(f"\n{now.assignment}:{now.variant}, seed {now.seed}: {now.state}: {now.message}", file=sys.stderr)
-    return 1 if failed else 0
+    homes = sorted({batch.shown(folder.parent) for folder in folders})
+    print(f"Executed notebooks, and pages of them, lie in {', '.join(homes)}.")
+    wrong = [job for job in jobs if job.status().state != "done"]
+    if wrong:
+        print(f"\n{status.complaints([job.folder for job in wrong])}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _end_with_signals() -> None:
+    """Asked to end in whatever way, a batch ends its children: by SIGTERM, and by SIGHUP unless under ``nohup``."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _now(args: argparse.Namespace) -> int:
-    from course_utils import live
+    from course_utils import batch, live, status
     from course_utils.files import REPO
 
-    root = args.output or REPO / "outputs"
-    print(live.table(sorted(path.parent for path in root.glob("**/status.json"))))
+    root = batch.whole(args.output or REPO / "outputs")
+    folders = sorted(path.parent for path in root.glob("**/status.json"))
+    print("\n\n".join(filter(None, [live.table(folders), status.complaints(folders)])) if folders
+          else f"No runs in {root}.")
     return 0
 
 
 def _report(args: argparse.Namespace) -> int:
-    from course_utils.report import report
+    from course_utils.report import faults, report
 
+    wrong = faults()
+    if wrong and not args.check:
+        raise CourseError("\n".join(wrong))
+    if wrong:
+        print("\n".join(wrong), file=sys.stderr)
+        return 1
     changed = report(check=args.check)
     for path in changed:
         print(f"{path}: {'differs from its records' if args.check else 'written'}")
@@ -144,6 +196,32 @@ def _check(args: argparse.Namespace) -> int:
     findings = rubric.check(exp, model, about.side, None if args.model else rubric.recorded_accuracy(exp))
     print(rubric.findings_table(findings))
     return 0 if rubric.passed(findings) else 1
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from course_utils import compare, plots
+    from course_utils.files import REPO
+
+    one, other = (compare.find(name) for name in args.runs)
+    folder = args.output or REPO / "outputs" / "compare" / f"{one[0]} {other[0]}"
+    print(compare.compare(one, other))
+    plots.save_figure(compare.both_curves(one, other), folder / "curves.png")
+    try:
+        text, figure = compare.changed(one, other, compare.judged_on(one, other, args.root))
+        plots.save_figure(figure, folder / "changed.png")
+    except CourseError as error:
+        text = f"Which images changed cannot be shown: {error}"
+    print(f"\n{text}\n\nFigures: {folder}")
+    return 0
+
+
+def _repo(args: argparse.Namespace) -> int:
+    from course_utils import address
+    from course_utils.report import report
+
+    for path in [*address.change(args.address), *report()]:
+        print(f"{path}: written")
+    return 0
 
 
 def _adopt(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """The record of a run: one JSON file that holds whatever a table or a text says about it; and where a run writes."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from course_utils import checkpoint
+from course_utils import checkpoint, processes
 from course_utils.datasets import DATASETS, Dataset
 from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction, per_class_accuracy
-from course_utils.experiment import ASSIGNMENTS, Experiment, total_epochs
+from course_utils.experiment import ASSIGNMENTS, Experiment, load, total_epochs
 from course_utils.files import REPO, write_whole
 from course_utils.hardware import Machine, machine_words
 from course_utils.train import Training, best_epoch
@@ -26,7 +27,8 @@ FORMAT = 1  # of a record
 PLACES = ("DATA_DIR", "OUTPUT_DIR", "MODEL")  # parameters of the notebooks that may name a folder
 VERSIONS = ("torch", "accelerate", "numpy", "albumentations")
 KEYS = {"format", "sample", "experiment", "lr", "data", "parameters", "history", "final", "seconds", "precision",
-        "device", "memory_format", "sessions", "evaluated"}
+        "device", "memory_format", "sessions", "evaluated", "sha256"}
+FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
 
 
 def origin() -> dict[str, Any]:
@@ -56,29 +58,45 @@ def run_name(exp: Experiment) -> str:
     return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{sample}"
 
 
-def run_folder(exp: Experiment, output_dir: str | Path | None = None, fresh: bool | None = None) -> Path:
-    """The folder of a run, made and tried: its ``run_name`` under ``output_dir``, else under ``outputs/<assignment>/``.
+def run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
+    """The folder in which a notebook's run takes place, from now on this process's (see ``folder_of``).
 
-    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes its earlier ones
-    (``fresh`` says which, whatever the profile).
-    Raises ``CourseError`` when the folder cannot be written.
+    A full run goes on from the checkpoints it finds there; a smoke run starts afresh and removes its earlier ones.
+    Raises ``CourseError`` when the folder cannot be written, or another process is at work there.
     """
-    fresh = exp.profile == "smoke" if fresh is None else fresh
+    folder = folder_of(exp, output_dir)
+    processes.claim(folder)
+    if exp.profile == "smoke":
+        clear(folder)
+    return folder
+
+
+def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
+    """A run's folder, made and tried: its ``run_name`` under ``output_dir``, else under ``outputs/<assignment>/``.
+
+    Raises ``CourseError`` when it cannot be written.
+    """
     folder = (Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment) / run_name(exp)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / f".trial-{os.getpid()}"
         trial.touch()
         trial.unlink()
-        if fresh:
-            parts = (folder, *folder.glob("stage*"))
-            checkpoints = [path for part in parts for path in checkpoint.list_checkpoints(part)]
-            told = [part / "progress.json" for part in parts]
-            for old in (*checkpoints, *told, folder / "lr_range.json", folder / "record.json"):
-                old.unlink(missing_ok=True)
     except OSError as error:
         raise CourseError(f"OUTPUT_DIR {folder} cannot be written: {error.strerror}.") from error
     return folder
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run would go on from, and its record. Raises ``CourseError`` when the disk refuses."""
+    parts = (folder, *folder.glob("stage*"))
+    checkpoints = [path for part in parts for path in checkpoint.list_checkpoints(part)]
+    told = [part / "progress.json" for part in parts]
+    try:
+        for old in (*checkpoints, *told, folder / "lr_range.json", folder / "record.json"):
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise CourseError(f"{folder} cannot be cleared: {error.strerror}.") from error
 
 
 def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: Training, prediction: Prediction,
@@ -97,6 +115,7 @@ def make(exp: Experiment, data: Dataset, lr: float, parameters: int, training: T
         "held_out": held_out and {"images": len(held_out.labels), "loss": held_out.loss, "accuracy": held_out.accuracy},
         "final": {"split": "test", "images": len(prediction.labels), "loss": prediction.loss,
                   "accuracy": prediction.accuracy, "per_class": accuracies,
+                  "predicted": " ".join(map(str, prediction.predicted)),  # the class of each image, in their order
                   "class_images": np.bincount(prediction.labels, minlength=len(data.classes)).tolist()},
         "seconds": sum(row["seconds"] for row in training.history),
         "precision": machine.precision,
@@ -116,23 +135,32 @@ def without_paths(notebook: Path) -> str:
             noted[key] = Path(noted[key]).name
     for cell in table["cells"]:  # papermill's injected cell
         if "injected-parameters" in cell["metadata"].get("tags", []):
-            named = re.compile(rf'^((?:{"|".join(PLACES)}) = )"/.*"')
+            named = re.compile(rf'^((?:{"|".join(PLACES)}) = )"(?:/|[A-Za-z]:).*"')
             cell["source"] = [named.sub(r'\1"..."', line) for line in cell["source"]]
     for name in PLACES:
-        if str(noted.get("parameters", {}).get(name)).startswith("/"):
+        if re.match("/|[A-Za-z]:", str(noted.get("parameters", {}).get(name))):
             noted["parameters"][name] = "..."
     return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
 
 
 def write(record: Record, folder: Path) -> Path:
-    """Write ``folder/record.json`` whole or not at all; the last act of a notebook."""
+    """Write ``folder/record.json``, sealed, whole or not at all: the end of a run, whose folder is free then."""
     path = folder / "record.json"
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, json.dumps(record | {"sha256": seal(record)}, indent=1) + "\n")
+    processes.release(folder)
     return path
 
 
+def seal(record: Record) -> str:
+    """SHA-256 of all that a record says, however its file is laid out: a changed digit shows. It forbids no forgery."""
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def read(path: Path) -> Record:
-    """A record. Raises ``CourseError`` when the file is none, or its parts do not agree with each other."""
+    """A record. Raises ``CourseError`` when the file is none, was changed after it was written, or its parts do not
+    agree with each other.
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -140,7 +168,12 @@ def read(path: Path) -> Record:
     missing = KEYS - set(record if isinstance(record, dict) else ())
     if missing:
         raise CourseError(f"{path} is no whole record: it lacks {', '.join(sorted(missing))}.")
-    _check_agrees(record, path)
+    if seal(record) != record["sha256"]:
+        raise CourseError(f"{path} was edited or damaged: it is not what the run wrote (its SHA-256 differs).")
+    try:
+        _check_agrees(record, path)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CourseError(f"{path} is no whole record: {error!r}.") from error
     return record
 
 
@@ -188,6 +221,18 @@ def in_words(record: Record) -> str:
             f"{history[0]['train_loss']:.3f} to {history[-1]['train_loss']:.3f}; {seen} the loss ended "
             f"at {final['loss']:.3f}. Easiest class: {best} ({per_class[best]:.1%}); hardest: {weakest} "
             f"({per_class[weakest]:.1%}).")
+
+
+def variant_of(record: Record) -> Experiment:
+    """A run's variant as ``variants.toml`` has it now, with what a published run may choose."""
+    ran = record["experiment"]
+    return load(ran["assignment"], ran["variant"], **{name: ran[name] for name in FREE if name in ran})
+
+
+def strays(record: Record) -> list[str]:
+    """Settings in which a run differs from its ``variant_of``."""
+    ran = record["experiment"]
+    return [key for key, value in variant_of(record).as_dict().items() if value != ran.get(key) and key != "about"]
 
 
 def results(assignment: str) -> dict[str, Record]:

@@ -1,18 +1,18 @@
 """Results into the READMEs: adopting a run, and writing tables between markers from the records alone."""
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from course_utils import experiment, plots, record, tables
+from course_utils import address, experiment, plots, record, tables
 from course_utils.errors import CourseError
 from course_utils.experiment import ASSIGNMENTS
 from course_utils.files import REPO, write_whole
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
-FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
 BLOCKS = {"splits": tables.split_table, "versions": tables.versions_table}  # where an assignment's README asks for them
 SHOWN = ("curves", "straightened", "transforms", "range_test", "fixres", "resolution", "confusion", "mistakes",
          "grad_cam")  # in a README
@@ -27,21 +27,57 @@ def adopt(folder: Path, notebook: Path) -> str:
     found = record.read(folder / "record.json")
     if found["sample"]:
         raise CourseError(f"{folder} was run on the sample: it says nothing about the real data and is not a result.")
-    ran = found["experiment"]
-    exp = experiment.load(ran["assignment"], ran["variant"], **{name: ran[name] for name in FREE if name in ran})
-    differ = [key for key, value in exp.as_dict().items() if value != ran.get(key) and key != "about"]
-    if differ:
-        raise CourseError(f"{folder} is not {exp.assignment}:{exp.variant} as variants.toml has it; it differs in "
-                          f"{', '.join(differ)}. Give it a variant of its own.")
-    name, home = record.run_name(exp), ASSIGNMENTS / exp.assignment
-    for target in (home / "results", home / "runs", REPO / "images" / exp.assignment):
+    if differ := record.strays(found):
+        raise CourseError(f"{folder} {_not_its_variant(found, differ)} Give it a variant of its own.")
+    _check_fresh(notebook)
+    assignment, name = found["experiment"]["assignment"], record.run_name(record.variant_of(found))
+    home = ASSIGNMENTS / assignment
+    for target in (home / "results", home / "runs", REPO / "images" / assignment):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
     write_whole(home / "runs" / f"{name}.ipynb", record.without_paths(notebook))
     for figure in (folder / "figures" / f"{kind}.png" for kind in SHOWN):  # the others are in the notebook
         if figure.exists():
-            shutil.copyfile(figure, REPO / "images" / exp.assignment / f"{name}-{figure.name}")
+            shutil.copyfile(figure, REPO / "images" / assignment / f"{name}-{figure.name}")
     return name
+
+
+def _check_fresh(notebook: Path) -> None:
+    """Raise ``CourseError`` for a notebook that is not one run from its top, without an error."""
+    try:
+        table = json.loads(notebook.read_text(encoding="utf-8"))
+        cells = [cell for cell in table["cells"] if cell["cell_type"] == "code"]
+        counts = [cell["execution_count"] for cell in cells]
+        kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{notebook} is no notebook: {error!r}.") from error
+    if counts != list(range(1, len(cells) + 1)) or "error" in kinds:
+        raise CourseError(f"{notebook} is not one fresh run from its top to its end: its cells ran as {counts}.")
+
+
+def _not_its_variant(found: record.Record, differ: Sequence[str]) -> str:
+    ran = found["experiment"]
+    return f"is not {ran['assignment']}:{ran['variant']} as variants.toml has it; it differs in {', '.join(differ)}."
+
+
+def faults() -> list[str]:
+    """What is wrong with the published records, a sentence each: changed after the run, of another experiment than
+    ``variants.toml`` has now, under another run's name, without their notebook.
+    """
+    found = []
+    for path in sorted(ASSIGNMENTS.glob("*/results/*.json")):
+        try:
+            run = record.read(path)
+            if differ := record.strays(run):
+                found.append(f"{path} {_not_its_variant(run, differ)}")
+            name = record.run_name(record.variant_of(run))
+            if (run["experiment"]["assignment"], name) != (path.parents[1].name, path.stem):
+                found.append(f"{path} is the record of {run['experiment']['assignment']}, {name}.")
+        except CourseError as error:
+            found.append(str(error))
+        if not (path.parents[1] / "runs" / f"{path.stem}.ipynb").is_file():
+            found.append(f"{path} lacks its executed notebook.")
+    return found
 
 
 def report(check: bool = False) -> list[Path]:
@@ -82,8 +118,9 @@ def _wanted() -> dict[Path, dict[str, str]]:
 
 
 def _section(assignment: str) -> str:
-    title = experiment.describe(assignment)["title"]
-    return f"**[{title}](assignments/{assignment}/README.md)**\n\n{tables.results_table(assignment, tables.SHORT)}"
+    about = experiment.describe(assignment)
+    return (f"**[{about['title']}](assignments/{assignment}/README.md)** {address.badge(about['notebook'])}\n\n"
+            f"{tables.results_table(assignment, tables.SHORT)}")
 
 
 def _lead_figure(names: Sequence[str]) -> str:

@@ -4,15 +4,16 @@ Both are written whole, so that anyone may read them at any time.
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from course_utils import processes
 from course_utils.errors import CourseError, unknown
 from course_utils.files import write_whole
 
@@ -32,7 +33,7 @@ class Status:
     begun: float | None = None  # seconds since 1970
     seconds: float = 0.0  # wall clock from its start to its end, start of the kernel included
     accuracy: float | None = None  # on the test images, 0 to 1, of a run that is done
-    process: int | None = None  # the batch's, while it lives
+    process: Sequence[float] | None = None  # the batch's, as ``processes.this_process`` tells it
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
@@ -50,29 +51,21 @@ def read_status(folder: Path) -> Status | None:
         found = Status(**json.loads((folder / "status.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, CourseError):
         return None
-    if found.state == "running" and not _alive(found.process):
+    if found.state == "running" and not processes.lives(found.process):
         return dataclasses.replace(found, state="died", message="the batch that ran it was killed")
     return found
 
 
-def _alive(process: int | None) -> bool:
-    if process is None or os.name == "nt":  # where nobody can be asked without harm
-        return process is not None
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def note_progress(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write ``folder/progress.json`` after an epoch: how many are done, the last one's accuracy, seconds of all."""
+    """Write ``folder/progress.json`` after an epoch: how many are done, the last one's accuracy, seconds of all.
+
+    It is there to be looked at: a disk that refuses it ends no training.
+    """
     last = history[-1]
-    write_whole(folder / "progress.json", json.dumps({
-        "epoch": len(history), "accuracy": last.get("val_accuracy", last.get("test_accuracy")),
-        "seconds": sum(row["seconds"] for row in history)}) + "\n")
+    with contextlib.suppress(OSError):
+        write_whole(folder / "progress.json", json.dumps({
+            "epoch": len(history), "accuracy": last.get("val_accuracy", last.get("test_accuracy")),
+            "seconds": sum(row["seconds"] for row in history)}) + "\n")
 
 
 def progress(folder: Path) -> dict[str, Any]:
@@ -88,7 +81,7 @@ def progress(folder: Path) -> dict[str, Any]:
     return whole
 
 
-HEAD = ("assignment", "variant", "seed", "state", "epoch", "accuracy", "minutes", "left")
+HEAD = ("assignment", "run", "state", "epoch", "accuracy", "minutes", "left")
 
 
 def rows(folders: Sequence[Path]) -> list[tuple[str, ...]]:
@@ -102,8 +95,14 @@ def rows(folders: Sequence[Path]) -> list[tuple[str, ...]]:
         accuracy = went["accuracy"] if running else now.accuracy
         seconds = time.time() - now.begun if running and now.begun else now.seconds
         left = went["seconds"] / went["epoch"] * (now.epochs - went["epoch"]) if running and went["epoch"] else None
-        lines.append((now.assignment, now.variant, f"{now.seed}", now.state,
+        lines.append((now.assignment, folder.name, now.state,
                       "" if now.state == "waiting" else f"{went['epoch']}/{now.epochs}",
                       "" if accuracy is None else f"{accuracy:.2%}", f"{seconds / 60:.1f}" if seconds else "",
                       "" if left is None else f"{left / 60:.1f}"))
     return lines
+
+
+def complaints(folders: Sequence[Path]) -> str:
+    """Plain text: of each run that failed, in whatever way, its name and the message it left."""
+    found = [(folder.name, read_status(folder)) for folder in folders]
+    return "\n".join(f"{name}: {now.state}: {now.message}" for name, now in found if now and now.message)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from course_utils import record
 from course_utils.datasets import DATASETS
@@ -11,8 +11,9 @@ from course_utils.experiment import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment,
 from course_utils.hardware import short_name
 
 COLUMNS = ("variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
-           "epochs", "parameters", "training time", "machine", "run")
-SHORT = tuple(name for name in COLUMNS if name not in ("training, as augmented", "validation", "test loss"))
+           "epochs", "parameters", "training time", "machine", "data", "commit", "run")
+SHORT = tuple(name for name in COLUMNS
+              if name not in ("training, as augmented", "validation", "test loss", "data", "commit"))
 WITHOUT_LINKS = COLUMNS[:-1]
 COMPARED = tuple(f.name for f in dataclasses.fields(Experiment) if f.name not in ("variant", "about", "stages"))
 
@@ -86,7 +87,15 @@ def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str
             f"({len(runs)} seed{'s' * (len(runs) > 1)})",
             _mean([run["final"]["loss"] for _, run in runs], ".3f"), length, f"{runs[0][1]['parameters']:,}",
             f"{_mean([run['seconds'] / 60 for _, run in runs], '.0f')} min", "; ".join(where),
-            " ".join(f"[notebook](assignments/{assignment}/runs/{name}.ipynb)" for name, _ in runs)]
+            _each(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs),
+            _each(f"`{(part.get('commit') or '–')[:7]}`" for _, run in runs for part in run["sessions"]),
+            "<br>".join(f"seed {run['experiment']['seed']}: [notebook](assignments/{assignment}/runs/{name}.ipynb), "
+                        f"[record](assignments/{assignment}/results/{name}.json)" for name, run in runs)]
+
+
+def _each(texts: Iterable[str]) -> str:
+    """Each once, in their order."""
+    return "<br>".join(dict.fromkeys(texts))
 
 
 def compared(assignment: str) -> dict[str, Sequence[dict[str, float]]]:

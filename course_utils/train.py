@@ -22,7 +22,7 @@ from course_utils import checkpoint, status
 from course_utils.anatomy import require_side
 from course_utils.errors import CourseError, Diverged
 from course_utils.evaluate import predict
-from course_utils.experiment import Experiment
+from course_utils.experiment import Experiment, differences
 from course_utils.files import write_whole
 from course_utils.hardware import Machine
 from course_utils.loader import Batches, Loaders
@@ -249,14 +249,10 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
 
 
 def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Path | None) -> None:
-    defaults = {f.name: [] if f.default == () else f.default  # of settings younger than the checkpoint
-                for f in dataclasses.fields(Experiment)}
-    here, there = exp.as_dict() | {"lr": lr}, defaults | state["experiment"] | {"lr": state["lr"]}
-    differ = [f"{key}: {there.get(key)!r} there, {here.get(key)!r} asked for"
-              for key in sorted(here | there) if here.get(key) != there.get(key) and key != "about"]
+    differ = differences(exp.as_dict() | {"lr": lr}, state["experiment"] | {"lr": state["lr"]})
     if differ:
-        raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR or delete "
-                          "it. What differs:\n  " + "\n  ".join(differ))
+        raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR (--output) "
+                          "or delete it (--again). What differs:\n  " + "\n  ".join(differ))
 
 
 def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, train: Batches, epoch: int,

@@ -11,12 +11,13 @@ from course_utils.files import REPO
 
 PACKAGE = REPO / "course_utils"
 LEVELS = [  # a module may import from the levels below its own alone
-    {"__main__"}, {"live"}, {"batch", "report", "rubric"}, {"tables"}, {"record", "plots"}, {"train"},
+    {"__main__"}, {"live"}, {"batch", "report", "rubric", "compare", "estimate"}, {"headless", "tables"},
+    {"record", "plots"}, {"train"},
     {"evaluate", "checkpoint", "optim", "hardware"},
-    {"loader"}, {"augment", "datasets"}, {"acquire", "sample", "transforms"},
+    {"loader"}, {"augment", "datasets", "colab"}, {"acquire", "sample", "transforms"},
     {"transforms.geometry", "transforms.pixels"},
     {"sources"}, {"sources.cifar10", "sources.gtsrb", "sources.stl10"}, {"sources.base"}, {"download", "signs"},
-    {"experiment"}, {"own"}, {"status"}, {"errors", "files"},
+    {"experiment"}, {"own"}, {"status", "address"}, {"processes"}, {"errors", "files"},
 ]
 TORCH_ALONE = {"anatomy", "receptive", "models", "models.blocks", "models.cifar10", "models.gtsrb", "models.stl10"}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p

@@ -4,7 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from course_utils import experiment, record, report
+from course_utils import address, experiment, record, report
+from course_utils.__main__ import main
 from course_utils.datasets import open_dataset
 from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction
@@ -32,7 +33,9 @@ def finished(seed=0, epochs=3, right=70, profile="full"):
 
 def test_there_and_back(tmp_path):
     made = finished()
-    assert record.read(record.write(made, tmp_path)) == json.loads(json.dumps(made))
+    found = record.read(record.write(made, tmp_path))
+    assert found.pop("sha256") == record.seal(made) and found == json.loads(json.dumps(made))
+    assert list(map(int, found["final"]["predicted"].split()))[:3] and len(found["final"]["predicted"].split()) == 100
     assert made["final"]["accuracy"] == pytest.approx(0.7) and made["seconds"] == 180
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
 
@@ -66,6 +69,19 @@ def test_an_edited_record_is_refused(tmp_path, edit, said):
     edit(made)
     with pytest.raises(CourseError, match=said):
         record.read(record.write(made, tmp_path))
+
+
+@pytest.mark.parametrize(("old", "new"), [('"train_loss": 1.0', '"train_loss": 0.9'), ('"lr": 0.01', '"lr": 0.02'),
+                                          ("6573130", "6573131"), ('"predicted": "', '"predicted": "1')])
+def test_a_changed_digit_in_a_file_is_found(tmp_path, old, new):
+    path = record.write(finished(), tmp_path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(CourseError, match="edited or damaged"):
+        record.read(path)
+    path.write_text(json.dumps(json.loads(text)))  # laid out otherwise, it says the same
+    record.read(path)
 
 
 def test_evaluated_on_another_machine_a_few_images_may_differ(tmp_path):
@@ -105,12 +121,13 @@ def test_a_smoke_run_starts_afresh_and_a_full_one_goes_on(tmp_path):
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     """A copy of the READMEs and variants, without results."""
-    for path in ("README.md", f"assignments/{NAME}/README.md", f"assignments/{NAME}/variants.toml"):
+    for path in ("pyproject.toml", "README.md", f"assignments/{NAME}/README.md", f"assignments/{NAME}/variants.toml"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text((experiment.REPO / path).read_text())
     for module in (experiment, record, report):
         monkeypatch.setattr(module, "ASSIGNMENTS", tmp_path / "assignments")
         monkeypatch.setattr(module, "REPO", tmp_path)
+    monkeypatch.setattr(address, "REPO", tmp_path)
     return tmp_path
 
 
@@ -119,7 +136,8 @@ def run_in(folder, **settings):
     record.write(finished(**settings), folder)
     (folder / "figures").mkdir()
     (folder / "figures" / "curves.png").write_bytes(b"png")
-    cell = {"metadata": {"tags": ["injected-parameters"]}, "source": ['DATA_DIR = "/home/me"\n', "EPOCHS = 3"]}
+    cell = {"cell_type": "code", "execution_count": 1, "outputs": [], "metadata": {"tags": ["injected-parameters"]},
+            "source": ['DATA_DIR = "/home/me"\n', 'MODEL = "C:\\\\me"\n', "EPOCHS = 3"]}
     noted = {"output_path": "/home/me/x.ipynb", "parameters": {"DATA_DIR": "/home/me"}}
     (folder / "03.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {"papermill": noted}}))
     return folder
@@ -130,9 +148,10 @@ def test_an_adopted_run_appears_in_the_readmes(house):
         name = report.adopt(run_in(house / f"run{seed}", seed=seed, right=right), house / f"run{seed}" / "03.ipynb")
     assert name == "published-3epochs-seed1"
     adopted = (house / "assignments" / NAME / "runs" / f"{name}.ipynb").read_text()
-    assert "/home/me" not in adopted and "EPOCHS = 3" in adopted
+    assert "/home/me" not in adopted and "C:" not in adopted and "EPOCHS = 3" in adopted
     report.report()
     text = (house / "README.md").read_text()
+    assert report.faults() == []
     assert "**72.00 ± 2.83 %** (2 seeds)" in text and "3 of 24, schedule made for 3" in text
     assert f"(assignments/{NAME}/runs/published-3epochs-seed1.ipynb)" in text
     own = (house / "assignments" / NAME / "README.md").read_text()
@@ -148,6 +167,45 @@ def test_a_changed_digit_is_found(house):
     path.write_text(path.read_text().replace("70.00 %", "90.00 %"))
     assert report.report(check=True) == [path]
     assert "90.00 %" in path.read_text()  # a check writes nothing
+
+
+def test_what_is_wrong_with_published_records_is_said(house, capsys, monkeypatch):
+    name = report.adopt(run_in(house / "run"), house / "run" / "03.ipynb")
+    report.report()
+    assert main(["report", "--check"]) == 0
+    path = house / "assignments" / NAME / "results" / f"{name}.json"
+    sound = path.read_text()
+
+    def check(said, code=1):
+        assert main(["report", "--check"]) == code
+        assert said in capsys.readouterr().err
+
+    path.write_text(sound.replace('"train_loss": 1.0', '"train_loss": 1.1', 1))
+    check("edited or damaged")
+    assert main(["report"]) == 2 and main(["compare", str(path), str(path)]) == 2
+    path.write_text(sound)
+    toml = house / "assignments" / NAME / "variants.toml"
+    before = toml.read_text()
+    toml.write_text(before.replace("batch_size = 512", "batch_size = 256"))
+    check("differs in batch_size.")
+    toml.write_text(before)
+    other = path.rename(path.with_name("published-24epochs-seed7.json"))
+    check(f"is the record of {NAME}, {name}")
+    check("lacks its executed notebook")
+    other.rename(path)
+    assert main(["report", "--check"]) == 0
+
+
+@pytest.mark.parametrize(("key", "value"), [("execution_count", 3), ("outputs", [{"output_type": "error"}])])
+def test_a_notebook_that_is_not_one_fresh_run_is_not_adopted(house, key, value):
+    folder = run_in(house / "run")
+    book = json.loads((folder / "03.ipynb").read_text())
+    book["cells"][0][key] = value
+    (folder / "03.ipynb").write_text(json.dumps(book))
+    assert main(["adopt", str(folder)]) == 2
+    (folder / "03.ipynb").write_text("{")
+    with pytest.raises(CourseError, match="no notebook"):
+        report.adopt(folder, folder / "03.ipynb")
 
 
 def test_a_run_on_the_sample_is_no_result(house):

@@ -1,0 +1,95 @@
+"""Which process is at work where. A process is known by its number and its start, since numbers come again."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+
+from course_utils.errors import CourseError
+
+LOCK = ".lock"  # in a run's folder: the process that is at work there
+
+
+def this_process() -> list[float]:
+    """Number and start (seconds since 1970) of this process."""
+    return [os.getpid(), psutil.Process().create_time()]
+
+
+def lives(who: Sequence[float] | None) -> bool:
+    """Whether the process that ``this_process`` described is still there."""
+    try:
+        return bool(who) and abs(psutil.Process(int(who[0])).create_time() - who[1]) < 1
+    except (psutil.NoSuchProcess, ValueError, IndexError, TypeError):
+        return False
+
+
+def claim(folder: Path) -> None:
+    """Say in ``folder`` that this process is at work there, until it ends or calls ``release``.
+
+    Raises ``CourseError`` when another living process is; one that has died is taken over from.
+    """
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        _alone(file)
+        file.seek(0)
+        other = _owner_in(file.read())
+        if lives(other) and other != this_process():
+            raise CourseError(f"Process {other[0]:.0f} is at work in {folder}: wait for it or end it (it may be a "
+                              "notebook that is still open), or choose another OUTPUT_DIR.")
+        file.truncate(0)
+        file.write(json.dumps(this_process()))
+
+
+def release(folder: Path) -> None:
+    """Work in ``folder`` is done, if it was this process that was at work there."""
+    if _holder(folder) == this_process():
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def at_work(folder: Path) -> int | None:
+    """The number of the living process, not this one, that is at work in ``folder``."""
+    who = _holder(folder)
+    return int(who[0]) if lives(who) and who != this_process() else None
+
+
+def _holder(folder: Path) -> list[float] | None:
+    try:
+        return _owner_in((folder / LOCK).read_text(encoding="utf-8"))
+    except OSError:
+        return None
+
+
+def _owner_in(text: str) -> list[float] | None:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
+
+
+def _alone(file: TextIO) -> None:
+    """Wait until no other process is between reading and writing ``file``; closing it lets the next one in."""
+    with contextlib.suppress(ImportError):  # Windows has no fcntl: there two that start in the same instant both go on
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def end_tree(number: int, grace: float) -> None:
+    """Kill a process and all that it started, and wait for them at most ``grace`` seconds.
+
+    A notebook's kernel has a session of its own, and may be deaf or not yet listening: it would outlive its parent.
+    """
+    try:
+        top = psutil.Process(number)
+        top.suspend()  # so that it starts nothing more
+        tree = [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(tree[1:], grace)
