@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 run: .venv/installed
-	$(BIN)/python -m course_utils run --again
+	$(BIN)/python -m course_utils run --again --jobs 2
 
 test: .venv/installed
 	$(BIN)/ruff check .
