@@ -115,7 +115,8 @@ def changed(one: Named, other: Named, data: Dataset) -> tuple[str, plots.Figure]
             f"least so uneven would come by chance with p = {mcnemar(len(won), len(lost)):.2g} (McNemar's exact test).")
     half = SHOWN // 2
     chosen = np.concatenate([won[:half], lost[:half]])
-    titles = [f"{data.classes[truth[k]]}\n{data.classes[ours[k]]}\n{data.classes[theirs[k]]}" for k in chosen]
+    names = [name if len(name) < 20 else f"{name[:8]}…{name[-9:]}" for name in data.classes]
+    titles = [f"{names[truth[k]]}\n{names[ours[k]]}\n{names[theirs[k]]}" for k in chosen]
     title = f"True class, then as named by {name} and by {rival}; {data.title}, {len(chosen)} of {len(won) + len(lost)}"
     return text, plots.image_grid(data.test_images[chosen], titles, 10, title)
 

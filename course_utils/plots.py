@@ -59,7 +59,8 @@ def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, colu
     """
     lines = 1 + max(str(text).count("\n") for text in (*titles, ""))
     rows, block = max(1, -(-len(layers[0]) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
-    figure, axes = _canvas(1.25 * columns, 1.25 * block * rows + 0.4)
+    across = 1.08 * columns - 0.08
+    figure, axes = _canvas(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)
     axis = axes[0, 0]
     for k, text in enumerate(titles[:len(layers[0])]):
         left, top = 1.08 * (k % columns), block * (k // columns)
@@ -70,7 +71,7 @@ def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, colu
             if number and heat is not None:
                 axis.imshow(heat[number - 1][k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1,
                             interpolation="bilinear")
-    axis.set(xlim=(0, 1.08 * columns - 0.08), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
+    axis.set(xlim=(0, across), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
     axis.axis("off")
     figure.suptitle(title, fontsize=11)
     return figure
