@@ -1,4 +1,5 @@
 # Two commands:  make run  (the notebooks, headless, on the drawn sample)  and  make test.
+# Besides:  make browser  (notebooks in a real JupyterLab; needs a Chromium).
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -11,9 +12,14 @@ test: .venv/installed
 	$(BIN)/python -m course_utils report --check
 	$(BIN)/python -m pytest -p no:cacheprovider --nbval-lax --nbval-cell-timeout=600 --nbval-current-env notebooks
 
+NOTEBOOKS ?= 01_gtsrb_stn
+browser: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+	$(BIN)/python tests/browser.py $(NOTEBOOKS)
+
 .venv/installed: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements.lock
 	touch $@
 
-.PHONY: run test
+.PHONY: run test browser
