@@ -14,7 +14,7 @@ test: .venv/installed
 
 NOTEBOOKS ?= 01_gtsrb_stn
 browser: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright -c requirements.lock
 	$(BIN)/python tests/browser.py $(NOTEBOOKS)
 
 .venv/installed: requirements.txt requirements.lock pyproject.toml

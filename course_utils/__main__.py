@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CourseError as error:
         print(f"course_utils: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"course_utils: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=_count, default=1, help="runs at a time on the CPU, sharing its cores (default: 1)")
     run.add_argument("--output", type=Path, metavar="DIR", help="where each run makes its folder (default: outputs/)")
     run.add_argument("--again", action="store_true", help="begin anew, also what is done")
-    run.add_argument("--limit", type=_count, metavar="SECONDS", help="a cell may take (default: 300; full: a week)")
+    run.add_argument("--limit", type=_count, metavar="SECONDS", help="of a cell (default: 300 a job; full: a week)")
     run.set_defaults(command=_run)
 
     now = commands.add_parser("status", help="where the runs in a folder stand")
@@ -117,6 +120,7 @@ OWN_OPTIONS = {"profile": "--profile", "seed": "--seeds", "variant": "ASSIGNMENT
 def _run(args: argparse.Namespace) -> int:
     from course_utils import batch, estimate, live, status
 
+    _end_with_signals()
     changes = dict(args.set)
     for name in changes:
         if name in OWN_OPTIONS:
@@ -129,26 +133,28 @@ def _run(args: argparse.Namespace) -> int:
     places = batch.slots(min(args.jobs, len(todo)) or 1)
     if todo:
         found = estimate.estimates([job.exp for job in todo], folders)
-        print(estimate.forecast([f"{job.exp.assignment}:{job.exp.variant}" for job in todo], found, len(places)))
-        order = sorted(range(len(todo)), key=lambda number: -found[number].seconds)
+        gpus = sum("CUDA_VISIBLE_DEVICES" in place for place in places)
+        print(estimate.forecast([f"{job.exp.assignment}:{job.exp.variant}" for job in todo], found, gpus))
+        order = sorted(range(len(todo)), key=lambda number: -(found[number].seconds or 0))
         todo = [todo[number] for number in order]  # the longest first, so that no place stands idle at the end
     for job in todo if args.again else ():
         job.begin_anew()
-    _end_with_signals()
+    runner = batch.Batch(todo, places, args.limit)
     with live.board(folders) as tell:
         try:
-            batch.Batch(todo, places, args.limit).run(tell)
+            runner.run(tell)
         except KeyboardInterrupt:
             without = " without --again" if args.again else ""
-            print(f"Stopped. The same command{without} goes on where this one was.", file=sys.stderr)
+            print(f"Stopped. The same command{without} takes up what is not done: full runs at their last epoch.",
+                  file=sys.stderr)
             return 130
     print(live.table(folders))
     homes = sorted({batch.shown(folder.parent) for folder in folders})
     print(f"Executed notebooks, and pages of them, lie in {', '.join(homes)}.")
-    wrong = [job for job in jobs if job.status().state != "done"]
-    if wrong:
-        print(f"\n{status.complaints([job.folder for job in wrong])}", file=sys.stderr)
-    return 1 if wrong else 0
+    ended = {job.folder: job.status() for job in jobs} | {job.folder: now for job, now in zip(todo, runner.found)}
+    if words := status.complaints(ended):
+        print(f"\n{words}", file=sys.stderr)
+    return 0 if all(now.state == "done" for now in ended.values()) else 1
 
 
 def _end_with_signals() -> None:
@@ -165,7 +171,8 @@ def _now(args: argparse.Namespace) -> int:
 
     root = batch.whole(args.output or REPO / "outputs")
     folders = sorted(path.parent for path in root.glob("**/status.json"))
-    print("\n\n".join(filter(None, [live.table(folders), status.complaints(folders)])) if folders
+    found = {folder: now for folder in folders if (now := status.read_status(folder))}
+    print("\n\n".join(filter(None, [live.table(folders), status.complaints(found)])) if folders
           else f"No runs in {root}.")
     return 0
 
@@ -202,8 +209,9 @@ def _compare(args: argparse.Namespace) -> int:
     from course_utils import compare, plots
     from course_utils.files import REPO
 
-    one, other = (compare.find(name) for name in args.runs)
+    one, other = compare.told_apart(*map(compare.find, args.runs))
     folder = args.output or REPO / "outputs" / "compare" / f"{one[0]} {other[0]}"
+    folder.mkdir(parents=True, exist_ok=True)
     print(compare.compare(one, other))
     plots.save_figure(compare.both_curves(one, other), folder / "curves.png")
     try:
@@ -217,8 +225,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _repo(args: argparse.Namespace) -> int:
     from course_utils import address
-    from course_utils.report import report
+    from course_utils.report import faults, report
 
+    if wrong := faults():
+        raise CourseError("\n".join(wrong))
     for path in [*address.change(args.address), *report()]:
         print(f"{path}: written")
     return 0

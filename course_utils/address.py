@@ -28,7 +28,7 @@ def change(new: str) -> list[Path]:
     """Put ``new`` (``OWNER/NAME``) in place of the present address in ``pyproject.toml`` and every notebook, executed
     ones too; return the files that changed. Raises ``CourseError`` when it cannot be an address.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", new):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", new) or new.endswith(".git"):
         raise CourseError(f"{new!r} is no address of a repository: it must be OWNER/NAME, as in github.com/OWNER/NAME.")
     old = re.escape(current())
     changed = []

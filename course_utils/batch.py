@@ -95,7 +95,7 @@ def plan(experiments: Sequence[Experiment], parameters: Mapping[str, Any] | None
 def _check_free(job: Job, again: bool) -> None:
     now = job.status()
     waits_elsewhere = now.state in ("waiting", "running") and processes.lives(now.process) and (
-        now.process != processes.this_process())
+        not processes.is_this(now.process))
     if waits_elsewhere or processes.at_work(job.folder):
         number = now.process[0] if waits_elsewhere else processes.at_work(job.folder)
         raise CourseError(f"Process {number:.0f} is at work in {job.folder}: wait for it, end it, or choose another "

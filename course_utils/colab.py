@@ -40,10 +40,13 @@ def set_up() -> None:
 
 
 def keep() -> None:
-    """Copy prepared data and all runs to ``course`` on the Drive, if one is mounted; elsewhere do nothing."""
+    """Copy prepared data and all runs to ``course`` on the Drive, if one is mounted; elsewhere do nothing.
+
+    Checkpoints stay behind: they are large, and of no use when a run is done.
+    """
     if DRIVE.is_dir():
         for name, home in _places():
-            _tell(copy_checked(home, DRIVE / "course" / name), f"to the Drive's course/{name}")
+            _tell(copy_checked(home, DRIVE / "course" / name, without=".pt"), f"to the Drive's course/{name}")
 
 
 def _places() -> tuple[tuple[str, Path], ...]:
@@ -73,18 +76,19 @@ def missing() -> list[str]:
     return found
 
 
-def copy_checked(source: Path, target: Path) -> int:
-    """Copy the files under ``source`` that ``target`` lacks or has in another size or older; return how many.
+def copy_checked(source: Path, target: Path, without: str | None = None) -> int:
+    """Copy the files under ``source`` that ``target`` lacks or has older; return how many. ``without``: a suffix.
 
     Each is written beside its place, read back and compared by SHA-256 before it gets its name. Raises
     ``CourseError`` when a copy is not what it was made from.
     """
-    found = (path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = (path for path in source.rglob("*")
+             if path.is_file() and not path.name.startswith(".") and path.suffix != without)
     files = sorted(found, key=lambda path: path.name in LAST)
     copied = 0
     for path in files:
         place = target / path.relative_to(source)
-        if place.exists() and _same(path, place):
+        if place.exists() and not _newer(path, place):
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_name(f".{place.name}.partial-{os.getpid()}")
@@ -99,9 +103,11 @@ def copy_checked(source: Path, target: Path) -> int:
     return copied
 
 
-def _same(one: Path, other: Path) -> bool:
+def _newer(one: Path, other: Path) -> bool:
+    """By its time, which a Drive rounds; within that, of another size."""
     mine, theirs = one.stat(), other.stat()
-    return mine.st_size == theirs.st_size and mine.st_mtime <= theirs.st_mtime + 2  # a Drive rounds times
+    later = mine.st_mtime - theirs.st_mtime
+    return later > 2 or (abs(later) <= 2 and mine.st_size != theirs.st_size)
 
 
 def _sha256(path: Path) -> str:

@@ -19,16 +19,27 @@ Named = tuple[str, Record]
 
 
 def find(name: str) -> Named:
-    """A record by its file, its run's folder, or the name of a published run; and how the run is called."""
-    path = Path(name)
+    """A record by its file, its run's folder, or the name of a published run; and how the run is called.
+
+    Two assignments may have a run of the same name: then it is ``ASSIGNMENT/NAME``.
+    """
+    path = Path(name).resolve()
     if path.is_dir():
         path /= "record.json"
     if not path.is_file():
-        published = {found.stem: found for found in ASSIGNMENTS.glob("*/results/*.json")}
-        if name not in published:
-            raise unknown("run (neither a folder, a record, nor a published run)", name, published)
-        path = published[name]
+        published = {f"{found.parents[1].name}/{found.stem}": found for found in ASSIGNMENTS.glob("*/results/*.json")}
+        fitting = [key for key in published if name in (key, key.partition("/")[2])]
+        if len(fitting) != 1:
+            raise unknown("run (neither a folder, a record, nor one published run)", name, fitting or published)
+        path = published[fitting[0]]
     return path.parent.name if path.name == "record.json" else path.stem, record.read(path)
+
+
+def told_apart(one: Named, other: Named) -> tuple[Named, Named]:
+    """Both, numbered where they have one name."""
+    if one[0] != other[0]:
+        return one, other
+    return (f"{one[0]} (1)", one[1]), (f"{other[0]} (2)", other[1])
 
 
 def compare(one: Named, other: Named) -> str:

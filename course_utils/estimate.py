@@ -5,9 +5,9 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from course_utils.loader import make_loaders
 from course_utils.models import build_model
 
 STEPS = 3  # measured, after one that warms up
+PATIENCE = 120  # seconds for these
 COST = ("assignment", "variant", "model", "model_file", "data", "train_images", "engine")  # what an epoch's time is of
 
 
@@ -27,24 +28,57 @@ COST = ("assignment", "variant", "model", "model_file", "data", "train_images", 
 class Estimate:
     """Of one run."""
 
-    seconds: float  # of training, all its epochs, evaluation after each apart
+    seconds: float | None  # of training, all its epochs, evaluation after each apart; None: it could not be told
     source: str  # what it is judged by
+
+
+NOT_KNOWN = Estimate(None, "")
 
 
 def estimates(experiments: Sequence[Experiment], folders: Sequence[Path]) -> list[Estimate]:
     """One for each; ``folders`` may hold earlier runs besides the published ones.
 
-    What nothing is known of is measured in a process of its own, which leaves no memory taken on a GPU. Raises
-    ``CourseError`` where a run could not even begin: no data, a network that cannot be built.
+    What nothing is known of is measured in a process of its own, which leaves no memory taken on a GPU and may fail:
+    then nothing is known. Raises ``CourseError`` where a run could not even begin: no data, a network that cannot be
+    built.
     """
+    for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
+        open_dataset(name)
     earlier = list(_records(folders))
     known = [_by_earlier(exp, earlier) for exp in experiments]
-    unknown = [exp for exp, found in zip(experiments, known) if found is None]
-    if not unknown:
-        return known
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        measured = pool.map(_measured, unknown)
-        return [found or next(measured) for found in known]
+    measured = iter(_measure([exp for exp, found in zip(experiments, known) if found is None]))
+    return [found or next(measured) for found in known]
+
+
+def _measure(experiments: Sequence[Experiment]) -> list[Estimate]:
+    found: list[Estimate] = []
+    if experiments:
+        context = get_context("spawn")
+        answers, end = context.Pipe(duplex=False)
+        worker = context.Process(target=_work, args=(experiments, end), daemon=True)
+        worker.start()
+        end.close()  # so that a worker that dies is noticed
+        try:
+            while len(found) < len(experiments) and answers.poll(PATIENCE):
+                answer = answers.recv()
+                if isinstance(answer, CourseError):
+                    raise answer
+                found.append(answer)
+        except EOFError:
+            pass
+        finally:
+            worker.kill()
+    return found + [NOT_KNOWN] * (len(experiments) - len(found))
+
+
+def _work(experiments: Sequence[Experiment], answers: Connection) -> None:
+    for exp in experiments:
+        try:
+            answers.send(_measured(exp))
+        except CourseError as error:
+            answers.send(CourseError(str(error)))
+        except Exception:  # no memory, a fault in a network of one's own: the run itself will say so
+            answers.send(NOT_KNOWN)
 
 
 def _records(folders: Sequence[Path]) -> Iterator[record.Record]:
@@ -99,11 +133,16 @@ def first_steps(exp: Experiment, steps: int, root: Path | None = None) -> tuple[
     return numbers, (time.perf_counter() - begun) / max(1, len(losses) - 1), len(batches)
 
 
-def forecast(names: Sequence[str], found: Sequence[Estimate], jobs: int) -> str:
-    """Plain text: what each run and, ``jobs`` at a time, all together will take in training."""
-    lines = [f"{name}: about {duration(one.seconds)} of training, by {one.source}" for name, one in zip(names, found)]
-    whole = max(max(one.seconds for one in found), sum(one.seconds for one in found) / jobs)
-    return "\n".join([*lines, f"Together about {duration(whole)}, {jobs} at a time."])
+def forecast(names: Sequence[str], found: Sequence[Estimate], gpus: int) -> str:
+    """Plain text: what each run and all together will take in training, one a GPU at a time. Runs that share out the
+    cores of a processor take together what they take one after another.
+    """
+    lines = [f"{name}: about {duration(one.seconds)} of training, by {one.source}" if one.seconds is not None
+             else f"{name}: no telling how long" for name, one in zip(names, found)]
+    known = [one.seconds for one in found if one.seconds is not None]
+    if known and len(found) > 1:
+        lines.append(f"Together about {duration(max([*known, sum(known) / max(1, gpus)]))}.")
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:

@@ -21,11 +21,23 @@ def this_process() -> list[float]:
 
 
 def lives(who: Sequence[float] | None) -> bool:
-    """Whether the process that ``this_process`` described is still there."""
+    """Whether the process that ``this_process`` described is still there; one that only waits to be buried is not."""
     try:
-        return bool(who) and abs(psutil.Process(int(who[0])).create_time() - who[1]) < 1
-    except (psutil.NoSuchProcess, ValueError, IndexError, TypeError):
+        found = psutil.Process(int(who[0])) if who else None
+        return found is not None and found.status() != psutil.STATUS_ZOMBIE and (
+            _same(who, [found.pid, found.create_time()]))
+    except (psutil.Error, ValueError, IndexError, TypeError):
         return False
+
+
+def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Starts are reckoned from the wall clock, which may be set right in between."""
+    return one[0] == other[0] and abs(one[1] - other[1]) < 60
+
+
+def is_this(who: Sequence[float] | None) -> bool:
+    """Whether ``who`` is this process."""
+    return bool(who) and _same(who, this_process())
 
 
 def claim(folder: Path) -> None:
@@ -37,7 +49,7 @@ def claim(folder: Path) -> None:
         _alone(file)
         file.seek(0)
         other = _owner_in(file.read())
-        if lives(other) and other != this_process():
+        if lives(other) and not is_this(other):
             raise CourseError(f"Process {other[0]:.0f} is at work in {folder}: wait for it or end it (it may be a "
                               "notebook that is still open), or choose another OUTPUT_DIR.")
         file.truncate(0)
@@ -46,14 +58,14 @@ def claim(folder: Path) -> None:
 
 def release(folder: Path) -> None:
     """Work in ``folder`` is done, if it was this process that was at work there."""
-    if _holder(folder) == this_process():
+    if is_this(_holder(folder)):
         (folder / LOCK).unlink(missing_ok=True)
 
 
 def at_work(folder: Path) -> int | None:
     """The number of the living process, not this one, that is at work in ``folder``."""
     who = _holder(folder)
-    return int(who[0]) if lives(who) and who != this_process() else None
+    return int(who[0]) if lives(who) and not is_this(who) else None
 
 
 def _holder(folder: Path) -> list[float] | None:
@@ -71,8 +83,11 @@ def _owner_in(text: str) -> list[float] | None:
 
 
 def _alone(file: TextIO) -> None:
-    """Wait until no other process is between reading and writing ``file``; closing it lets the next one in."""
-    with contextlib.suppress(ImportError):  # Windows has no fcntl: there two that start in the same instant both go on
+    """Wait until no other process is between reading and writing ``file``; closing it lets the next one in.
+
+    Where files cannot be locked (Windows, some network disks), two that start in the same instant both go on.
+    """
+    with contextlib.suppress(ImportError, OSError):
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -22,7 +22,7 @@ def adopt(folder: Path, notebook: Path) -> str:
     """Make the run in ``folder`` a published result: its record, executed notebook and figures; return its name.
 
     Raises ``CourseError`` for a run on the sample, a record that does not agree with itself, and a run with overrides
-    other than seed and epochs: under the variant's name it would say something else than the variant.
+    other than seed, epochs and split: under the variant's name it would say something else than the variant.
     """
     found = record.read(folder / "record.json")
     if found["sample"]:

@@ -102,7 +102,6 @@ def rows(folders: Sequence[Path]) -> list[tuple[str, ...]]:
     return lines
 
 
-def complaints(folders: Sequence[Path]) -> str:
-    """Plain text: of each run that failed, in whatever way, its name and the message it left."""
-    found = [(folder.name, read_status(folder)) for folder in folders]
-    return "\n".join(f"{name}: {now.state}: {now.message}" for name, now in found if now and now.message)
+def complaints(found: Mapping[Path, Status]) -> str:
+    """Plain text: of each run, by its folder, that failed in whatever way, its name and the message it left."""
+    return "\n".join(f"{folder.name}: {now.state}: {now.message}" for folder, now in found.items() if now.message)

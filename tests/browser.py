@@ -77,6 +77,8 @@ def jupyter_lab(root: Path) -> Iterator[str]:
                 with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/status", timeout=5):
                     break
                 time.sleep(0.5)
+            else:
+                raise TimeoutError(f"JupyterLab did not start:\n{(root / 'lab.log').read_text()}")
             yield address
         finally:
             processes.end_tree(server.pid, 10)
@@ -102,7 +104,8 @@ def run_all(address: str, course: Path, name: str, chromium: str, screenshots: P
             page.wait_for_timeout(1000)
             if page.locator("[data-mime-type='application/vnd.jupyter.error']").count():
                 break
-        page.wait_for_timeout(3000)
+        page.wait_for_timeout(1000)
+        page.wait_for_selector("text=| Idle", timeout=120_000)  # whatever follows the record has run, too
         page.keyboard.press("Escape")
         page.keyboard.press("Control+s")
         for number, share in enumerate(PLACES):

@@ -56,18 +56,32 @@ def test_by_command(pair, tmp_path, capsys):
     assert "cannot be shown" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["curves.png"]
     assert main(["compare", "nowhere", "a"]) == 2
-    assert "published-5epochs-seed0" in capsys.readouterr().err
+    assert "cifar10_custom_resnet/published-5epochs-seed0" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*words[:3], "--output", str(tmp_path / "file" / "out")]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_name_are_told_apart(pair, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "b").rename(tmp_path / "other" / "a")
+    one, other = compare.told_apart(compare.find(str(tmp_path / "a")), compare.find(str(tmp_path / "other" / "a")))
+    assert (one[0], other[0]) == ("a (1)", "a (2)")
+    lines = compare.both_curves(one, other).axes[0].get_legend_handles_labels()[1]
+    assert lines == ["a (1), test", "a (1), train", "a (2), test", "a (2), train"]
 
 
 def test_an_earlier_run_tells_how_long(tmp_path, monkeypatch):
     exp = load(NAME, profile="smoke", epochs=30)
     record.write(finished(profile="smoke"), tmp_path)  # 3 epochs of 60 s
-    monkeypatch.setattr(estimate, "ProcessPoolExecutor", None)  # nothing is measured
+    monkeypatch.setattr(estimate, "get_context", None)  # nothing is measured
     found, = estimate.estimates([exp], [tmp_path])
     assert (found.seconds, found.source) == (1800, "an earlier run")
     assert estimate._by_earlier(exp.replace(model="resnet18"), [record.read(tmp_path / "record.json")]) is None
-    assert estimate.forecast(["x"] * 3, [found] * 3, 2).splitlines()[-1] == "Together about 45 min, 2 at a time."
-    assert estimate.forecast(["x"], [found], 2).endswith("30 min, 2 at a time.")
+    for gpus, together in ((0, "90 min"), (1, "90 min"), (2, "45 min"), (8, "30 min")):
+        last = estimate.forecast(["x"] * 3, [found] * 3, gpus).splitlines()[-1]
+        assert last == f"Together about {together}."
+    assert estimate.forecast(["x"], [estimate.NOT_KNOWN], 1) == "x: no telling how long"
 
 
 def test_else_a_few_steps_do():
@@ -76,6 +90,33 @@ def test_else_a_few_steps_do():
     assert len(losses) == 4 and np.isfinite(losses).all() and 0 < seconds < 5 and steps > 10
     found, = estimate.estimates([exp], [])
     assert found.source == "3 steps" and found.seconds > 0
+
+
+NET = """import os
+import torch
+class Net(torch.nn.Module):
+    def __init__(self, classes=43):
+        super().__init__()
+        self.last = torch.nn.Linear(3, classes)
+    def forward(self, x):
+        if len(x) > 2:
+            {fate}
+        return self.last(x.mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("fate", ["raise torch.OutOfMemoryError('no memory')", "os._exit(9)"])
+def test_what_fails_while_it_is_measured_stops_nothing(tmp_path, fate):
+    """The run itself will say what is wrong."""
+    (tmp_path / "bad_net.py").write_text(NET.format(fate=fate))
+    bad = load("gtsrb_stn", "lenet", profile="smoke", model=f"{tmp_path}/bad_net.py:Net")
+    assert estimate.estimates([bad], []) == [estimate.NOT_KNOWN]
+
+
+def test_what_could_not_begin_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    with pytest.raises(CourseError, match="No prepared gtsrb"):
+        estimate.estimates([load("gtsrb_stn", "lenet")], [])
 
 
 def test_durations_are_said_as_people_do():
