@@ -17,7 +17,7 @@ import numpy as np
 
 from course_utils.download import fetch, fetch_members, file_md5
 from course_utils.errors import CourseError, NoRoom, unknown
-from course_utils.files import REPO, write_whole
+from course_utils.files import REPO, refusal, write_whole
 from course_utils.sources import SOURCES
 from course_utils.sources.base import SPLITS, Arrays, Source
 
@@ -164,5 +164,5 @@ def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tupl
     except OSError as error:
         for key in arrays:
             (folder / f"{key}.npy").unlink(missing_ok=True)
-        raise CourseError(f"Could not write {folder}: {error.strerror}. Nothing half-done is left there; make room or "
-                          "choose another --root and run again.") from error
+        raise CourseError(f"Could not write {folder}: {refusal(error, folder)}. Nothing half-done is left there; "
+                          "make room or choose another --root and run again.") from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.files import write_whole
+from course_utils.files import refusal, write_whole
 
 KEPT = 2  # newest checkpoints that stay: the last, and one to fall back to
 DIGITS = 32  # of the SHA-256 in the name
@@ -32,7 +32,8 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
     except OSError as error:
-        raise CourseError(f"Could not write the checkpoint {path}: {error.strerror}; earlier ones are whole") from error
+        raise CourseError(f"Could not write the checkpoint {path}: {refusal(error, folder)}. Earlier ones are whole: "
+                          "make room, and the run goes on from the last.") from error
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

@@ -5,7 +5,6 @@ import errno
 import hashlib
 import http.client
 import os
-import shutil
 import tarfile
 import time
 import urllib.error
@@ -15,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from course_utils.errors import CourseError, NoRoom
+from course_utils.files import refusal
 
 STALL_SECONDS = 30  # without a single byte: the host hangs
 PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS
@@ -88,9 +88,8 @@ def _from_one_of(mirrors: Sequence[str], get: Callable[[str], None], folder: Pat
             return
         except (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
             if getattr(error, "errno", None) in DISK_FULL:
-                free = shutil.disk_usage(folder).free / 1e6
-                raise NoRoom(f"{folder} cannot hold it: {error.strerror} ({free:.0f} MB free on that disk). Make room, "
-                             "or choose another folder by --root or COURSE_DATA, and run this again.") from error
+                raise NoRoom(f"{folder} cannot hold it: {refusal(error, folder)}. Make room, or choose another folder "
+                             "by --root or COURSE_DATA, and run this again.") from error
             tried.append(f"  {url}: {error}")
             say(f"{url}: {error}")
     raise CourseError("\n".join(tried))

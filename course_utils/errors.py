@@ -18,7 +18,11 @@ class NoRoom(CourseError):
 
 
 class Diverged(CourseError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number, or far above what guessing costs."""
+
+
+class NoMemory(CourseError):
+    """A step did not fit into the memory of the device."""
 
 
 def unknown(kind: str, name: object, legal: Iterable[str]) -> CourseError:

@@ -2,9 +2,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
+
+
+def refusal(error: OSError, folder: Path) -> str:
+    """Why the disk refused to write into ``folder``, in words, with what is free there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return f"{error.strerror} ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free)"
 
 
 def write_whole(path: Path, *parts: bytes | memoryview | str) -> None:

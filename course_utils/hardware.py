@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -68,6 +69,14 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL("libc.so.6")
     for option, size in ((-1, 2**31 - 1), (-2, 2**28), (-3, 2**30)):  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
         libc.mallopt(option, size)
+
+
+def memory_words(device: torch.device) -> str:
+    """How much memory ``device`` has, in words."""
+    if device.type == "cuda":
+        size = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return f"the {size:.0f} GiB of {torch.cuda.get_device_name(device)}"
+    return f"the {psutil.virtual_memory().total / 2**30:.0f} GiB of this machine"
 
 
 def short_name(processor: str) -> str:

@@ -19,7 +19,8 @@ from course_utils.files import REPO, write_whole
 
 MARGIN = 300  # seconds beyond what all cells may take, after which papermill itself is taken to hang
 GRACE = 10  # seconds that killed processes have to be gone
-NAMED = {"Diverged": "diverged", "OutOfMemoryError": "out of memory", "MemoryError": "out of memory"}  # by exception
+NAMED = {"Diverged": "diverged", "NoMemory": "out of memory", "OutOfMemoryError": "out of memory",
+         "MemoryError": "out of memory"}  # by exception
 SIGNS = (  # at the beginning of what it, or papermill's log, ended with
     ("out of memory", r"RuntimeError: .*(out of memory|not enough memory|can't allocate memory)"),
     ("hung", r"[\w.]*CellTimeoutError: .*while it was being executed"),

@@ -18,7 +18,7 @@ from course_utils.datasets import DATASETS, Dataset
 from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction, per_class_accuracy
 from course_utils.experiment import ASSIGNMENTS, Experiment, differences, load, total_epochs
-from course_utils.files import REPO, write_whole
+from course_utils.files import REPO, refusal, write_whole
 from course_utils.hardware import Machine, machine_words
 from course_utils.train import Training, best_epoch
 
@@ -144,9 +144,16 @@ def without_paths(notebook: Path) -> str:
 
 
 def write(record: Record, folder: Path) -> Path:
-    """Write ``folder/record.json``, sealed, whole or not at all: the end of a run, whose folder is free then."""
+    """Write ``folder/record.json``, sealed, whole or not at all: the end of a run, whose folder is free then.
+
+    Raises ``CourseError`` when the disk refuses.
+    """
     path = folder / "record.json"
-    write_whole(path, json.dumps(record | {"sha256": seal(record)}, indent=1) + "\n")
+    try:
+        write_whole(path, json.dumps(record | {"sha256": seal(record)}, indent=1) + "\n")
+    except OSError as error:
+        raise CourseError(f"Could not write {path}: {refusal(error, folder)}. The checkpoints are whole: make room and "
+                          "run again.") from error
     processes.release(folder)
     return path
 

@@ -53,8 +53,8 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """Lines of text, one a rule, and a sum; extra points behind the rules."""
     words = {True: "passed", False: "FAILED", None: "open"}
     extra = {True: "earned", False: "not earned", None: "open"}
-    rows = [("rule", "found", ""), *((("extra: " if f.extra else "") + f.rule, f.found,
-                                      (extra if f.extra else words)[f.passed]) for f in findings)]
+    rows = [("", "rule", "found"), *(((extra if f.extra else words)[f.passed],
+                                      ("extra: " if f.extra else "") + f.rule, f.found) for f in findings)]
     needed = [f.passed for f in findings if not f.extra]
     counts = [f"{needed.count(value)} {word.lower()}" for value, word in words.items()]
     return "\n".join([*tables.aligned(rows), ", ".join(counts)])

@@ -1,12 +1,14 @@
 """Training: fit and its step, and the LR range test. Accelerate carries device, precision and several processes."""
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
 import math
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils import checkpoint, status
 from course_utils.anatomy import require_side
-from course_utils.errors import CourseError, Diverged
+from course_utils.errors import CourseError, Diverged, NoMemory
 from course_utils.evaluate import predict
 from course_utils.experiment import Experiment, differences
 from course_utils.files import write_whole
-from course_utils.hardware import Machine
+from course_utils.hardware import Machine, memory_words
 from course_utils.loader import Batches, Loaders
 from course_utils.optim import make_optimizer, make_schedule
 
 Say = Callable[[str], None]
+LOOK = 100  # steps between two looks at the loss on a GPU, which has to be waited for; a CPU's is there at every step
+HOPELESS = 2  # times the loss of blind guessing, from the second epoch on: the training has diverged
 
 
 def loss_of(exp: Experiment, model: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
@@ -164,8 +168,9 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
     else the test images, which then choose nothing. With a ``folder``, every epoch leaves a checkpoint there, and a
     training that was cut goes on after its last whole epoch. ``origin`` says where this happens, for the record.
 
-    Raises ``CourseError`` when the network cannot take images of that size, the folder holds another experiment, or
-    the loss is no longer a number.
+    Raises ``CourseError`` when the network cannot take images of that size or the folder holds another experiment;
+    ``Diverged`` when the loss is no longer a number, or after the first epoch over ``HOPELESS`` times that of blind
+    guessing: the last checkpoint is then from before; ``NoMemory`` when a step does not fit.
     """
     say = say if machine.accelerator.is_main_process else _silent
     unwrapped = model
@@ -187,12 +192,12 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": machine.precision,
                               "device": machine.device.type, **(origin or {})})
     while not _finished(exp, done):
-        row = _epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, machine)
-        row |= _watch(exp, unwrapped, watch, machine)
+        with _memory_named(exp, machine):
+            row = _epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, machine)
+            row |= _watch(exp, unwrapped, watch, machine)
         done.history.append(row)
         say(_line(exp, row))
-        if not math.isfinite(row["train_loss"]):
-            raise Diverged(f"The loss is no longer a number in epoch {row['epoch']}: try a smaller learning rate.")
+        _check_hopeful(row, math.log(1 + int(train.labels.max())))
         if exp.keep == "best" and (done.best is None or row["val_accuracy"] > done.best["val_accuracy"]):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in unwrapped.state_dict().items()}
             done.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "model": weights}
@@ -262,15 +267,39 @@ def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LR
     torch.manual_seed(exp.seed * 1_000_003 + epoch + 1_000 * machine.accelerator.process_index)
     begun = time.perf_counter()
     totals = torch.zeros(3, device=machine.device)  # loss x images, right, images (float32: not every GPU has more)
+    often = 1 if machine.device.type == "cpu" else LOOK
     model.train()
-    for x, y in train.epoch(epoch):
+    for number, (x, y) in enumerate(train.epoch(epoch), 1):
         rate = schedule.get_last_lr()[0]
         loss, right = _step(exp, model, optimizer, x, y, machine)
         schedule.step()
         totals += torch.stack([loss * len(y), right, torch.ones_like(loss) * len(y)])
+        if (number % often == 0 or number == len(train)) and not math.isfinite(totals[0].item()):
+            before = f" or the {often - 1} before it" if often > 1 else ""
+            raise Diverged(f"The loss is no longer a number: epoch {epoch}, step {number}{before}, rate {rate:.1e}. "
+                           "Try a smaller learning rate.")
     loss, right, images = machine.accelerator.reduce(totals).tolist()
     return {"epoch": epoch, "lr": rate, "train_loss": loss / images,
             "train_accuracy": right / images, "seconds": time.perf_counter() - begun}
+
+
+def _check_hopeful(row: Mapping[str, float], blind: float) -> None:
+    if row["epoch"] > 1 and row["train_loss"] > HOPELESS * blind:
+        raise Diverged(f"The training loss of epoch {row['epoch']} is {row['train_loss']:.3g}, where blind guessing "
+                       f"costs {blind:.3g}; the rate was {row['lr']:.1e}: try a smaller one.")
+
+
+@contextlib.contextmanager
+def _memory_named(exp: Experiment, machine: Machine) -> Iterator[None]:
+    """Say in plain words what did not fit; nothing is made smaller in silence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = "out of memory|can't allocate|not enough memory"
+        if not isinstance(error, MemoryError) and not re.search(words, str(error)):
+            raise
+        raise NoMemory(f"A step with {exp.batch_size} images does not fit into {memory_words(machine.device)}: take a "
+                       f"smaller batch_size (it is another experiment then). {str(error).splitlines()[0]}") from error
 
 
 def _watch(exp: Experiment, model: nn.Module, watch: Batches, machine: Machine) -> dict[str, float]:

@@ -28,7 +28,7 @@ from course_utils.files import REPO
 TIME_LIMIT = 900  # seconds for one notebook
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")
-PLACES = (0.0, 0.35, 0.6, 0.85, 1.0)  # of the notebook, of which a screenshot is taken
+PLACES = (0.0, 0.35, 0.6, 0.8, 0.95)  # of the notebook, of which a screenshot is taken
 
 
 def main() -> int:

@@ -191,7 +191,7 @@ def test_whole_members_are_kept(host, tmp_path):
 def test_a_full_disk_is_no_mirrors_fault(host, tmp_path):
     """Neither is the next mirror asked, nor does half a member stay."""
     Server.asked.clear()
-    with files_of_at_most(10_000), pytest.raises(NoRoom, match=r"cannot hold it: .* MB free .* --root"):
+    with files_of_at_most(10_000), pytest.raises(NoRoom, match=r"cannot hold it: .* MB free.* --root"):
         fetch_members([host + "/tar", host + "/tar"], tmp_path, MEMBER_MD5)
     assert len(Server.asked) == 1
     assert list(tmp_path.iterdir()) == []

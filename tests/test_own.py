@@ -147,7 +147,7 @@ def test_the_command_line_checks_it(here, capsys):
     write(here)
     assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"receptive field of at least 45 +32 +FAILED", out)
-    assert re.search(r"uses dilated convolution +none +FAILED", out)
+    assert re.search(r"FAILED +receptive field of at least 45 +32\n", out)
+    assert re.search(r"FAILED +uses dilated convolution +none\n", out)
     assert main(["check", "cifar10_dilated_depthwise", "--model", "none.py:Net"]) == 2
     assert "there is no" in capsys.readouterr().err

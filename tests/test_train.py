@@ -6,7 +6,7 @@ from conftest import toy_batches, toy_model
 from torch import nn
 
 from course_utils import checkpoint, train
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, Diverged, NoMemory
 from course_utils.experiment import Transform
 from course_utils.models import build_model
 from course_utils.optim import learning_rates, make_optimizer, make_schedule
@@ -90,9 +90,32 @@ def test_the_checkpoint_of_another_experiment_is_refused(tiny, machine, tmp_path
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny, machine, tmp_path):
-    with pytest.raises(CourseError, match="no longer a number in epoch 1"):
+    with pytest.raises(CourseError, match=r"no longer a number: epoch 1, step \d+, rate 1\.0e\+30"):
         fit(tiny.replace(optimizer="sgd", schedule="constant", lr=1e30), machine, folder=tmp_path)
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_loss_far_above_guessing_stops_the_run_and_leaves_the_last_good_one(tiny, machine, tmp_path):
+    """From the second epoch on: the first may be wild."""
+    wild = tiny.replace(optimizer="sgd", momentum=0.99, schedule="constant", lr=300.0)
+    with pytest.raises(Diverged, match=r"of epoch 2 is .*, where blind guessing costs 0\.693; the rate was 3\.0e\+02"):
+        fit(wild, machine, folder=tmp_path)
+    assert [path.name[:10] for path in tmp_path.glob("*.pt")] == ["epoch-0001"]
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    torch.OutOfMemoryError("CUDA out of memory.")])
+def test_memory_that_is_not_there_is_named_with_the_batch(tiny, machine, monkeypatch, error):
+    def step(*_):
+        raise error
+
+    monkeypatch.setattr(train, "_step", step)
+    with pytest.raises(NoMemory, match=r"16 images does not fit into the \d+ GiB"):
+        fit(tiny, machine)
+    monkeypatch.setattr(train, "_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(tiny, machine)
 
 
 def test_one_cycle_peaks_where_it_should_and_ends_where_it_began(tiny):
