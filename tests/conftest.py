@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,3 +80,27 @@ def files_of_at_most(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Any]:
+    """Small trainings in processes that may be killed (see ``faults/nursery.py``)."""
+    from faults.keeper import Nursery
+
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork and signals")
+    raised = Nursery()
+    assert raised.ask(ready=True) == 0
+    yield raised
+    raised.process.stdin.close()
+    raised.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def unharmed(nursery: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, float]:
+    """What a run that nobody disturbs comes to, and the seconds it takes."""
+    from faults.nursery import outcome
+
+    folder, begun = tmp_path_factory.mktemp("unharmed"), time.perf_counter()
+    assert nursery.whole(folder) == 0, (folder / "log").read_text()
+    return outcome(folder), time.perf_counter() - begun

@@ -1,0 +1,71 @@
+"""Rows 1 to 3 and 20: runs that are killed, interrupted, or begun in other circumstances, come to the same."""
+import os
+import random
+import shutil
+import signal
+import time
+
+import psutil
+import pytest
+from faults.nursery import outcome
+
+from course_utils import checkpoint
+
+KILLS = [pytest.param(k, marks=pytest.mark.long) if k >= 4 else k for k in range(20)]
+
+
+@pytest.mark.parametrize("number", KILLS)
+def test_killed_in_the_middle_it_goes_on_to_the_same_bits(nursery, unharmed, tmp_path, number):
+    """By SIGKILL at a random moment; every second one goes on with workers."""
+    expected, seconds = unharmed
+    process = nursery.begin(tmp_path)
+    time.sleep(random.Random(number).uniform(0, 0.7 * seconds))
+    os.kill(process, signal.SIGKILL)
+    assert nursery.end_of(process) == -signal.SIGKILL
+    assert not (tmp_path / "record.json").exists()
+    assert nursery.whole(tmp_path, workers=2 * (number % 2)) == 0, (tmp_path / "log").read_text()
+    assert outcome(tmp_path) == expected
+
+
+def test_killed_while_a_checkpoint_is_written_the_one_before_loads(nursery, tmp_path):
+    """At 100 random moments, until the first ten checkpoints are written; no partial file has a final name."""
+    moments, written = random.Random(0), 0
+    for number in range(100):
+        folder = tmp_path / str(number)
+        process = nursery.begin(folder, task="save")
+        time.sleep(moments.uniform(0, 0.15))
+        os.kill(process, signal.SIGKILL)
+        assert nursery.end_of(process) == -signal.SIGKILL
+        found = [checkpoint.restore(path) for path in checkpoint.list_checkpoints(folder)]  # each believed or refused
+        written += bool(found)
+        assert all((state["model"] == state["epoch"]).all() for state in found)
+        assert {path.name[0] for path in folder.iterdir()} <= {"e", ".", "l"}  # epoch-*, .partial, log
+        shutil.rmtree(folder)
+    assert written > 20
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_interrupted_it_leaves_a_checkpoint_and_no_orphans(nursery, unharmed, tmp_path, number, code):
+    expected, _ = unharmed
+    process = nursery.begin(tmp_path, workers=2)
+    until = time.monotonic() + 60
+    while not checkpoint.list_checkpoints(tmp_path) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    workers = psutil.Process(process).children(recursive=True)
+    os.kill(process, number)
+    assert nursery.end_of(process) == code
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == [] and checkpoint.latest(tmp_path) is not None
+    assert nursery.whole(tmp_path) == 0
+    assert outcome(tmp_path) == expected
+
+
+def test_the_same_seed_gives_the_same_record_and_another_seed_another(nursery, unharmed, tmp_path):
+    """On 0 (as the unharmed run), 2 and 4 workers, each time in a fresh process."""
+    expected, _ = unharmed
+    for workers in (2, 4):
+        assert nursery.whole(tmp_path / str(workers), workers=workers) == 0
+        assert outcome(tmp_path / str(workers)) == expected
+    assert nursery.whole(tmp_path / "other", seed=1) == 0
+    assert outcome(tmp_path / "other")["weights"] != expected["weights"]
