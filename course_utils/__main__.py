@@ -178,13 +178,14 @@ def _now(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from course_utils.report import faults, report
+    from course_utils.report import report, require_sound
 
-    wrong = faults()
-    if wrong and not args.check:
-        raise CourseError("\n".join(wrong))
-    if wrong:
-        print("\n".join(wrong), file=sys.stderr)
+    try:
+        require_sound()
+    except CourseError as error:
+        if not args.check:
+            raise
+        print(error, file=sys.stderr)
         return 1
     changed = report(check=args.check)
     for path in changed:
@@ -225,10 +226,9 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _repo(args: argparse.Namespace) -> int:
     from course_utils import address
-    from course_utils.report import faults, report
+    from course_utils.report import report, require_sound
 
-    if wrong := faults():
-        raise CourseError("\n".join(wrong))
+    require_sound()
     for path in [*address.change(args.address), *report()]:
         print(f"{path}: written")
     return 0

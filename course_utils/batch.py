@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import threading
@@ -61,7 +60,7 @@ class Job:
             found = record.read(self.folder / "record.json")["experiment"]
         except CourseError:
             return None
-        return differences(json.loads(json.dumps(self.exp.as_dict())), found)  # JSON knows no tuples
+        return differences(self.exp.as_dict(), found)
 
     def stamp(self) -> int | None:
         """When its record was written, in nanoseconds."""
@@ -94,11 +93,9 @@ def plan(experiments: Sequence[Experiment], parameters: Mapping[str, Any] | None
 
 def _check_free(job: Job, again: bool) -> None:
     now = job.status()
-    waits_elsewhere = now.state in ("waiting", "running") and processes.lives(now.process) and (
-        not processes.is_this(now.process))
-    if waits_elsewhere or processes.at_work(job.folder):
-        number = now.process[0] if waits_elsewhere else processes.at_work(job.folder)
-        raise CourseError(f"Process {number:.0f} is at work in {job.folder}: wait for it, end it, or choose another "
+    waits = now.state in ("waiting", "running")  # in another batch, perhaps
+    if number := processes.at_work(job.folder) or (processes.other_alive(now.process) if waits else None):
+        raise CourseError(f"Process {number} is at work in {job.folder}: wait for it, end it, or choose another "
                           "--output.")
     differ = job.differs()
     if differ and not again and job.exp.profile == "full":

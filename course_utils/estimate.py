@@ -98,16 +98,14 @@ def _by_earlier(exp: Experiment, earlier: Sequence[record.Record]) -> Estimate |
         times = [[row["seconds"] for row in run["history"] if row.get("stage", 1) == number]
                  for number in range(1, len(exp.stages) + 2)]
         if all(times):
-            stages = [exp.stage(number) for number in range(len(exp.stages) + 1)]
-            return Estimate(sum(stage.epochs * statistics.median(part) for stage, part in zip(stages, times)),
+            return Estimate(sum(stage.epochs * statistics.median(part) for stage, part in zip(exp.all_stages, times)),
                             "an earlier run")
     return None
 
 
 def _measured(exp: Experiment) -> Estimate:
     seconds = 0.0
-    for number in range(len(exp.stages) + 1):
-        stage = exp.stage(number)
+    for stage in exp.all_stages:
         _, of_a_step, steps = first_steps(stage, STEPS)
         seconds += stage.epochs * steps * of_a_step
     return Estimate(seconds, f"{STEPS} steps")

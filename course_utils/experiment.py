@@ -106,6 +106,11 @@ class Experiment:
         return dataclasses.replace(self, stages=(), **changes)
 
     @property
+    def all_stages(self) -> list[Experiment]:
+        """Each stage alone, the first one first."""
+        return [self.stage(number) for number in range(len(self.stages) + 1)]
+
+    @property
     def all_epochs(self) -> int:
         """Epochs of all stages together."""
         return total_epochs(vars(self))

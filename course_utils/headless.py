@@ -35,17 +35,16 @@ def execute(notebook: str, parameters: Mapping[str, Any], folder: Path, cell_sec
 
     Returns its state and, if something went wrong, the words for it. When ``stopping`` is set it is ended.
     """
-    for last in (False, True):
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-            output, log = Path(scratch, f"{notebook}.ipynb"), Path(scratch, "log")
-            source = REPO / "notebooks" / output.name
-            code = _papermill(source, output, log, parameters, cell_seconds, environment, stopping)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        output, log = Path(scratch, f"{notebook}.ipynb"), Path(scratch, "log")
+        work = (REPO / "notebooks" / output.name, output, log, parameters, cell_seconds, environment, stopping)
+        code = _papermill(*work)
+        words = log.read_text(encoding="utf-8", errors="replace")
+        if code and not stopping.is_set() and re.search(NOT_STARTED, words):
+            code = _papermill(*work)
             words = log.read_text(encoding="utf-8", errors="replace")
-            if not last and code and not stopping.is_set() and re.search(NOT_STARTED, words):
-                continue
-            error = _keep(output, folder, stopping) if output.exists() else ""
-            return _verdict(code, error, words)
-    raise AssertionError("unreachable: the last try returns")
+        error = _keep(output, folder, stopping) if output.exists() else ""
+        return _verdict(code, error, words)
 
 
 def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, Any], cell_seconds: float,
@@ -128,18 +127,15 @@ def _last_exception(log: str) -> str:
     return (found or lines or [""])[-1]
 
 
-def parameters_of(notebook: Path) -> list[str]:
-    """Names of a notebook's parameters. Raises ``CourseError`` when it is not there or cannot be read."""
+def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:
+    """Raise ``CourseError`` for a parameter that the notebook does not have (papermill would only warn), and for a
+    notebook that is not there.
+    """
     import papermill
 
     if not notebook.is_file():
         raise CourseError(f"There is no notebook {notebook}.")
-    return list(papermill.inspect_notebook(str(notebook)))
-
-
-def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:
-    """Raise ``CourseError`` for a parameter that the notebook does not have (papermill would only warn)."""
-    legal = parameters_of(notebook)
+    legal = papermill.inspect_notebook(str(notebook))
     for name in names:
         if name not in legal:
             raise unknown(f"parameter of {notebook.name}", name, legal)

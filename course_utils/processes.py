@@ -40,6 +40,11 @@ def is_this(who: Sequence[float] | None) -> bool:
     return bool(who) and _same(who, this_process())
 
 
+def other_alive(who: Sequence[float] | None) -> int | None:
+    """The number of the process ``who``, if it lives and is not this one."""
+    return int(who[0]) if lives(who) and not is_this(who) else None
+
+
 def claim(folder: Path) -> None:
     """Say in ``folder`` that this process is at work there, until it ends or calls ``release``.
 
@@ -48,9 +53,8 @@ def claim(folder: Path) -> None:
     with (folder / LOCK).open("a+", encoding="utf-8") as file:
         _alone(file)
         file.seek(0)
-        other = _owner_in(file.read())
-        if lives(other) and not is_this(other):
-            raise CourseError(f"Process {other[0]:.0f} is at work in {folder}: wait for it or end it (it may be a "
+        if number := other_alive(_owner_in(file.read())):
+            raise CourseError(f"Process {number} is at work in {folder}: wait for it or end it (it may be a "
                               "notebook that is still open), or choose another OUTPUT_DIR.")
         file.truncate(0)
         file.write(json.dumps(this_process()))
@@ -64,8 +68,7 @@ def release(folder: Path) -> None:
 
 def at_work(folder: Path) -> int | None:
     """The number of the living process, not this one, that is at work in ``folder``."""
-    who = _holder(folder)
-    return int(who[0]) if lives(who) and not is_this(who) else None
+    return other_alive(_holder(folder))
 
 
 def _holder(folder: Path) -> list[float] | None:

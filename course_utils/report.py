@@ -29,7 +29,7 @@ def adopt(folder: Path, notebook: Path) -> str:
         raise CourseError(f"{folder} was run on the sample: it says nothing about the real data and is not a result.")
     if differ := record.strays(found):
         raise CourseError(f"{folder} {_not_its_variant(found, differ)} Give it a variant of its own.")
-    _check_fresh(notebook)
+    check_fresh(notebook)
     assignment, name = found["experiment"]["assignment"], record.run_name(record.variant_of(found))
     home = ASSIGNMENTS / assignment
     for target in (home / "results", home / "runs", REPO / "images" / assignment):
@@ -42,7 +42,7 @@ def adopt(folder: Path, notebook: Path) -> str:
     return name
 
 
-def _check_fresh(notebook: Path) -> None:
+def check_fresh(notebook: Path) -> None:
     """Raise ``CourseError`` for a notebook that is not one run from its top, without an error."""
     try:
         table = json.loads(notebook.read_text(encoding="utf-8"))
@@ -58,6 +58,12 @@ def _check_fresh(notebook: Path) -> None:
 def _not_its_variant(found: record.Record, differ: Sequence[str]) -> str:
     ran = found["experiment"]
     return f"is not {ran['assignment']}:{ran['variant']} as variants.toml has it; it differs in {', '.join(differ)}."
+
+
+def require_sound() -> None:
+    """Raise ``CourseError`` with all ``faults`` of the published records, if there are any."""
+    if wrong := faults():
+        raise CourseError("\n".join(wrong))
 
 
 def faults() -> list[str]:

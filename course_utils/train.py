@@ -223,8 +223,7 @@ def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experime
     """
     whole = Training()
     say = say if machine.accelerator.is_main_process else _silent
-    for number in range(len(exp.stages) + 1):
-        stage = exp.stage(number)
+    for number, stage in enumerate(exp.all_stages):
         loaders = loaders_of(stage)
         if exp.stages:
             say(f"Stage {number + 1} of {len(exp.stages) + 1}: {stage.epochs} epochs of {len(loaders.train)} steps")
