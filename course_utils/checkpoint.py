@@ -45,11 +45,23 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def restore(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes are not the ones it was written with."""
-    data = path.read_bytes()
+    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes are not the ones it was written with, or
+    hold more than tensors, numbers, strings, lists and dicts: nothing of it is ever executed.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CourseError(f"{path} cannot be read: {error.strerror}.") from error
     if hashlib.sha256(data).hexdigest()[:DIGITS] != path.stem.rsplit("-", 1)[-1]:
         raise CourseError(f"{path} is damaged: its SHA-256 is not the one in its name.")
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch may find wrong with it
+        raise CourseError(f"{path} holds something else than tensors, numbers and text: refused, nothing of it was "
+                          "executed.") from error
+    if not isinstance(state, dict):
+        raise CourseError(f"{path} is no checkpoint: it holds a {type(state).__name__}.")
+    return state
 
 
 def latest(folder: Path, say: Any = print) -> dict[str, Any] | None:

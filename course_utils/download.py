@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import http.client
 import os
@@ -12,6 +13,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from course_utils.errors import CourseError, NoRoom
 from course_utils.files import refusal
@@ -21,6 +23,7 @@ PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within 
 LIMIT_SECONDS = 1800  # a file from one mirror; the last one may take
 LAST_LIMIT_SECONDS = 4 * 3600  # longer, since nothing quicker is left
 CHUNK = 1 << 20  # bytes
+LARGEST = 1 << 30  # bytes; no file of the course's data sets, and no archive up to its last member needed, is larger
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, a limit on files
 
 
@@ -95,6 +98,20 @@ def _from_one_of(mirrors: Sequence[str], get: Callable[[str], None], folder: Pat
     raise CourseError("\n".join(tried))
 
 
+class _AtMost:
+    """A stream that is read up to ``LARGEST`` bytes: a few bytes of an archive may stand for any number of them."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.got = stream, 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self.stream.read(min(size, CHUNK))
+        self.got += len(chunk)
+        if self.got > LARGEST:
+            raise CourseError(f"its archive holds over {LARGEST >> 20} MiB before what is needed: refused")
+        return chunk
+
+
 class _InTime:
     """A reply that is read until ``limit`` seconds are over."""
 
@@ -113,7 +130,8 @@ class _InTime:
 def _stream(url: str, folder: Path, wanted: dict[str, str], say: Callable[[str], None], limit: float,
             stall: float) -> None:
     with (urllib.request.urlopen(url, timeout=stall) as reply,
-          tarfile.open(fileobj=_InTime(reply, limit), mode="r|gz") as tar):
+          gzip.GzipFile(fileobj=_InTime(reply, limit)) as unpacked,
+          tarfile.open(fileobj=_AtMost(unpacked), mode="r|") as tar):
         while wanted and (member := tar.next()):
             name = Path(member.name).name
             if name not in wanted or not member.isfile():
@@ -132,6 +150,11 @@ def _stream(url: str, folder: Path, wanted: dict[str, str], say: Callable[[str],
         raise CourseError(f"the archive ended without {', '.join(wanted)}")
 
 
+def _check_size(size: int) -> None:
+    if size > LARGEST:
+        raise CourseError(f"sends over {LARGEST >> 20} MiB, which is none of the course's files: refused")
+
+
 def _download(url: str, part: Path, say: Callable[[str], None], patience: float, limit: float, stall: float) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -145,12 +168,14 @@ def _download(url: str, part: Path, say: Callable[[str], None], patience: float,
         if have and reply.status != 206:  # the host cannot resume
             have = 0
         total = have + int(reply.headers.get("Content-Length") or 0)
+        _check_size(total)
         begun = shown = time.monotonic()
         got = 0
         with part.open("ab" if have else "wb") as file:
             while chunk := reply.read1(CHUNK):
                 file.write(chunk)
                 got += len(chunk)
+                _check_size(have + got)
                 seconds = time.monotonic() - begun
                 if seconds > limit or (seconds > patience and (total - have) / got * seconds > limit):
                     raise CourseError(f"too slow: {got / seconds / 1e3:.0f} kB/s")

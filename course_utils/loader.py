@@ -133,8 +133,20 @@ class Batches:
         items = _OneByOne(self, number)
         loader = torch.utils.data.DataLoader(items, batch_sampler=[b.tolist() for b in batches],
                                              num_workers=self.workers, timeout=WORKER_TIMEOUT if self.workers else 0)
-        for x, y in loader:  # x: (B, H, W, 3), so that the permuted view is channels last already
-            yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)
+        batches = iter(loader)
+        try:
+            for x, y in batches:  # x: (B, H, W, 3), so that the permuted view is channels last already
+                yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)
+        finally:
+            if self.workers:
+                _end_workers(batches)
+
+
+def _end_workers(batches: Any) -> None:
+    """Of a ``DataLoader``'s iterator, also the deaf ones. Torch itself waits for the garbage collector to do it."""
+    batches._shutdown_workers()
+    for worker in batches._workers:
+        worker.kill()
 
 
 class _OneByOne(torch.utils.data.Dataset):

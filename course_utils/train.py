@@ -32,6 +32,7 @@ from course_utils.optim import make_optimizer, make_schedule
 
 Say = Callable[[str], None]
 LOOK = 100  # steps between two looks at the loss on a GPU, which has to be waited for; a CPU's is there at every step
+CHECKPOINT = {"experiment", "lr", "model", "optimizer", "schedule", "history", "sessions", "best"}  # its parts
 HOPELESS = 2  # times the loss of blind guessing, from the second epoch on: the training has diverged
 
 
@@ -114,15 +115,16 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
     growth = (high / low) ** (1 / (exp.range_test_steps - 1))
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
-    for x, y in _cycle(batches, exp.range_test_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = low * growth ** len(lrs)
-        loss, _ = _step(exp, model, optimizer, x, y, machine)
-        mean = smoothing * mean + (1 - smoothing) * machine.accelerator.reduce(loss, "mean").item()
-        lrs.append(optimizer.param_groups[0]["lr"])
-        losses.append(mean / (1 - smoothing ** len(lrs)))
-        if not losses[-1] < 4 * min(losses):
-            break
+    with _plainly(exp, machine):
+        for x, y in _cycle(batches, exp.range_test_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = low * growth ** len(lrs)
+            loss, _ = _step(exp, model, optimizer, x, y, machine)
+            mean = smoothing * mean + (1 - smoothing) * machine.accelerator.reduce(loss, "mean").item()
+            lrs.append(optimizer.param_groups[0]["lr"])
+            losses.append(mean / (1 - smoothing ** len(lrs)))
+            if not losses[-1] < 4 * min(losses):
+                break
     machine.accelerator.free_memory()
     result = RangeTest(lrs, losses)
     if folder and machine.accelerator.is_main_process:
@@ -180,7 +182,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
     schedule = make_schedule(exp, optimizer, len(train))
     done = Training()
     state = checkpoint.latest(folder, say) if folder else None
-    if state:
+    if state is not None:
         _check_same(exp, lr, state, folder)
         unwrapped.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -192,7 +194,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": machine.precision,
                               "device": machine.device.type, **(origin or {})})
     while not _finished(exp, done):
-        with _memory_named(exp, machine):
+        with _plainly(exp, machine):
             row = _epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, machine)
             row |= _watch(exp, unwrapped, watch, machine)
         done.history.append(row)
@@ -253,6 +255,9 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
 
 
 def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Path | None) -> None:
+    if lacking := CHECKPOINT - state.keys():
+        raise CourseError(f"{folder} holds a checkpoint of something else than a training: it lacks "
+                          f"{', '.join(sorted(lacking))}. Choose another OUTPUT_DIR (--output).")
     differ = differences(exp.as_dict() | {"lr": lr}, state["experiment"] | {"lr": state["lr"]})
     if differ:
         raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR (--output) "
@@ -268,15 +273,16 @@ def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LR
     totals = torch.zeros(3, device=machine.device)  # loss x images, right, images (float32: not every GPU has more)
     often = 1 if machine.device.type == "cpu" else LOOK
     model.train()
-    for number, (x, y) in enumerate(train.epoch(epoch), 1):
-        rate = schedule.get_last_lr()[0]
-        loss, right = _step(exp, model, optimizer, x, y, machine)
-        schedule.step()
-        totals += torch.stack([loss * len(y), right, torch.ones_like(loss) * len(y)])
-        if (number % often == 0 or number == len(train)) and not math.isfinite(totals[0].item()):
-            before = f" or the {often - 1} before it" if often > 1 else ""
-            raise Diverged(f"The loss is no longer a number: epoch {epoch}, step {number}{before}, rate {rate:.1e}. "
-                           "Try a smaller learning rate.")
+    with contextlib.closing(train.epoch(epoch)) as batches:  # an error in a step ends the loader's workers at once
+        for number, (x, y) in enumerate(batches, 1):
+            rate = schedule.get_last_lr()[0]
+            loss, right = _step(exp, model, optimizer, x, y, machine)
+            schedule.step()
+            totals += torch.stack([loss * len(y), right, torch.ones_like(loss) * len(y)])
+            if (number % often == 0 or number == len(train)) and not math.isfinite(totals[0].item()):
+                before = f" or the {often - 1} before it" if often > 1 else ""
+                raise Diverged(f"The loss is no longer a number: epoch {epoch}, step {number}{before}, rate "
+                               f"{rate:.1e}. Try a smaller learning rate.")
     loss, right, images = machine.accelerator.reduce(totals).tolist()
     return {"epoch": epoch, "lr": rate, "train_loss": loss / images,
             "train_accuracy": right / images, "seconds": time.perf_counter() - begun}
@@ -289,16 +295,19 @@ def _check_hopeful(row: Mapping[str, float], blind: float) -> None:
 
 
 @contextlib.contextmanager
-def _memory_named(exp: Experiment, machine: Machine) -> Iterator[None]:
-    """Say in plain words what did not fit; nothing is made smaller in silence."""
+def _plainly(exp: Experiment, machine: Machine) -> Iterator[None]:
+    """Say in plain words what did not fit, and that a loader's worker is gone; nothing is made smaller in silence."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        words = "out of memory|can't allocate|not enough memory"
-        if not isinstance(error, MemoryError) and not re.search(words, str(error)):
-            raise
-        raise NoMemory(f"A step with {exp.batch_size} images does not fit into {memory_words(machine.device)}: take a "
-                       f"smaller batch_size (it is another experiment then). {str(error).splitlines()[0]}") from error
+        first = (str(error).splitlines() or [""])[0]
+        if re.match("DataLoader (worker|timed out)", first):
+            raise CourseError(f"A worker of the loader died or fell silent (for want of memory?): {first} Run again: "
+                              "what is done is kept; with fewer workers, the result is the same.") from error
+        if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):
+            raise NoMemory(f"A step with {exp.batch_size} images does not fit into {memory_words(machine.device)}: "
+                           f"take a smaller batch_size (it is another experiment then). {first}") from error
+        raise
 
 
 def _watch(exp: Experiment, model: nn.Module, watch: Batches, machine: Machine) -> dict[str, float]:

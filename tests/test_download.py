@@ -171,7 +171,7 @@ def test_a_stream_stops_behind_the_last_member_that_is_needed(host, tmp_path, pa
 
 @pytest.mark.parametrize(("path", "said"), [
     ("/tar-short", "ended without b.bin"), ("/tar-wrong", "sent another b.bin"), ("/tar-cut", "end"),
-    ("/tar-slow", "too slow"), ("/tar-hangs", "timed out"), ("/tar-html", "not a gzip file"), ("/missing", "404"),
+    ("/tar-slow", "too slow"), ("/tar-hangs", "timed out"), ("/tar-html", "Not a gzipped file"), ("/missing", "404"),
 ])
 def test_a_stream_that_fails_gives_way_and_leaves_no_half_member(host, tmp_path, path, said):
     assert said in members(host, tmp_path, path, "/tar")

@@ -6,6 +6,7 @@ too much, is an error that names the file.
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from course_utils.download import LARGEST
 from course_utils.errors import CourseError
 
 Arrays = dict[str, np.ndarray]
@@ -58,6 +60,19 @@ def read_image(file: Path | io.BytesIO, name: object) -> Image.Image:
         return Image.open(file).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
         raise CourseError(f"{name} cannot be read as an image ({error}). Get it again.") from error
+
+
+def read_member(tar: tarfile.TarFile, name: str) -> bytes:
+    """A member of an archive, never unpacked. Raises ``CourseError`` when it is no plain file or larger than any of
+    the course's is.
+    """
+    try:
+        member = tar.getmember(name)
+    except KeyError:
+        raise CourseError(f"{tar.name} holds no {name}: it is not the published archive.") from None
+    if not member.isfile() or member.size > LARGEST:
+        raise CourseError(f"{name} of {tar.name} is no file, or of {member.size:,} bytes: refused.")
+    return tar.extractfile(member).read()
 
 
 def check_class_folders(folder: Path, names: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from course_utils.errors import CourseError
-from course_utils.sources.base import Archive, Arrays, Layout, Source, read_image_folder
+from course_utils.sources.base import Archive, Arrays, Layout, Source, read_image_folder, read_member
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_FOLDER = "cifar-10-batches-py"  # inside the archive, and where torchvision unpacks it
@@ -24,7 +25,7 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.LEGAL:
-            raise CourseError(f"A CIFAR-10 batch asks for {module}.{name}, which no real one does: refused.")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, as no real one does: refused")
         reconstruct = np.empty(0).__reduce__()[0]  # NumPy's own, wherever this version keeps it
         return reconstruct if name == "_reconstruct" else getattr(np, name)
 
@@ -35,7 +36,9 @@ def _read_cifar10(read: Callable[[str], bytes]) -> Arrays:
             table = _ArraysOnly(io.BytesIO(read(file)), encoding="bytes").load()
             images = table[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored N x 3 x H x W
             return images, np.array(table[b"labels"], np.int64)
-        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+        except (CourseError, OSError, tarfile.TarError):
+            raise
+        except Exception as error:  # whatever a damaged pickle, and what it holds, may raise
             raise CourseError(f"{file} is no CIFAR-10 batch ({error}). Delete it and get the archive again.") from error
 
     train = [batch(f"data_batch_{k}") for k in range(1, 6)]
@@ -46,8 +49,11 @@ def _read_cifar10(read: Callable[[str], bytes]) -> Arrays:
 
 
 def _read_cifar10_archive(paths: Sequence[Path]) -> Arrays:
-    with tarfile.open(paths[0]) as tar:
-        return _read_cifar10(lambda file: tar.extractfile(f"{CIFAR10_FOLDER}/{file}").read())
+    try:
+        with tarfile.open(paths[0]) as tar:
+            return _read_cifar10(lambda file: read_member(tar, f"{CIFAR10_FOLDER}/{file}"))
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise CourseError(f"{paths[0]} is not the published archive: {error}. Delete it and get it again.") from error
 
 
 def _read_cifar10_folder(folder: Path) -> Arrays:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from course_utils.download import LARGEST
 from course_utils.errors import CourseError
 from course_utils.signs import SIGNS
 from course_utils.sources.base import SPLITS, Archive, Arrays, Layout, Source, check_class_folders, read_image
@@ -50,16 +51,26 @@ def _read_gtsrb_archives(paths: Sequence[Path]) -> Arrays:
             for label in (GTSRB_FIRST, *(k for k in range(len(SIGNS)) if k != GTSRB_FIRST)):
                 where = f"GTSRB/Final_Training/Images/{label:05d}"
                 table = f"{where}/GT-{label:05d}.csv"
-                rows += [(f"{where}/{name}", own) for name, own in _table(train.read(table), table, ";", "Filename")]
-            arrays |= _gtsrb_split("train", rows, lambda name: read_image(io.BytesIO(train.read(name)), name))
+                text = _member(train, table)
+                rows += [(f"{where}/{name}", own) for name, own in _table(text, table, ";", "Filename")]
+            arrays |= _gtsrb_split("train", rows, lambda name: read_image(io.BytesIO(_member(train, name)), name))
             table = "GT-final_test.csv"
             rows = [(f"GTSRB/Final_Test/Images/{name}", own)
-                    for name, own in _table(truth.read(table), table, ";", "Filename")]
-            arrays |= _gtsrb_split("test", rows, lambda name: read_image(io.BytesIO(test.read(name)), name))
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+                    for name, own in _table(_member(truth, table), table, ";", "Filename")]
+            arrays |= _gtsrb_split("test", rows, lambda name: read_image(io.BytesIO(_member(test, name)), name))
+    except CourseError:
+        raise
+    except Exception as error:  # whatever a damaged zip, and what it holds, may raise
         raise CourseError(f"{', '.join(path.name for path in paths)} are not the published archives: {error}. "
                           "Delete them and get them again.") from error
     return arrays
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member of an archive, never unpacked. Raises ``CourseError`` for one larger than any that the course reads."""
+    if archive.getinfo(name).file_size > LARGEST:
+        raise CourseError(f"{name} of {archive.filename} has {archive.getinfo(name).file_size:,} bytes: refused.")
+    return archive.read(name)
 
 
 def _text(path: Path) -> bytes:

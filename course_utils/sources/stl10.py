@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from course_utils.errors import CourseError
-from course_utils.sources.base import SPLITS, Archive, Arrays, Layout, Source, read_image
+from course_utils.sources.base import SPLITS, Archive, Arrays, Layout, Source, read_image, read_member
 
 STL10_SIDE = 96  # pixels
 STL10_FOLDER = "stl10_binary"  # inside the archive, and where torchvision unpacks it
@@ -61,8 +62,8 @@ def _read_folder(folder: Path) -> Arrays:
 def _read_archive(paths: Sequence[Path]) -> Arrays:
     try:
         with tarfile.open(paths[0]) as tar:
-            members = {name: tar.extractfile(f"{STL10_FOLDER}/{name}").read() for name in STL10_MEMBERS}
-    except (tarfile.TarError, KeyError, EOFError) as error:
+            members = {name: read_member(tar, f"{STL10_FOLDER}/{name}") for name in STL10_MEMBERS}
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise CourseError(f"{paths[0]} is not the published archive: {error}. Delete it and get it again.") from error
     return _arrays(members, paths[0])
 
