@@ -49,7 +49,7 @@ def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in meta["sha256"]}
         missing = [key for key in (*KEYS, "classes") if key not in {*arrays, *meta}]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # whatever NumPy may find wrong with a damaged header
         raise CourseError(f"{folder} holds damaged arrays ({error}). Delete it and prepare again.") from error
     if missing:
         raise CourseError(f"{folder} lacks {', '.join(missing)}. Delete it and prepare again.")

@@ -1,7 +1,6 @@
 """Downloading one file, or some members of an archive: mirrors in turn, limited in time, checked."""
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import http.client
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from course_utils.errors import CourseError, NoRoom
-from course_utils.files import refusal
+from course_utils.files import DISK_FULL, refusal
 
 STALL_SECONDS = 30  # without a single byte: the host hangs
 PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS
@@ -24,7 +23,6 @@ LIMIT_SECONDS = 1800  # a file from one mirror; the last one may take
 LAST_LIMIT_SECONDS = 4 * 3600  # longer, since nothing quicker is left
 CHUNK = 1 << 20  # bytes
 LARGEST = 1 << 30  # bytes; no file of the course's data sets, and no archive up to its last member needed, is larger
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, a limit on files
 
 
 def file_md5(path: Path) -> str:

@@ -9,10 +9,10 @@ import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
 from course_utils import own
-from course_utils.errors import CourseError, unknown
+from course_utils.errors import CourseError, check_types, unknown
 from course_utils.files import REPO
 
 ASSIGNMENTS = REPO / "assignments"
@@ -74,7 +74,7 @@ class Experiment:
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware has units for it
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self, (*TRANSFORM_LISTS, "model_settings", "stages"))
         _check_values(self)
         for number in range(1, len(self.stages) + 1):
             self.stage(number)
@@ -183,20 +183,6 @@ POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "ste
             "test_side", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
           "l1": (0.0, 1.0), "test_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
-
-
-def _check_types(exp: Experiment) -> None:
-    hints = get_type_hints(Experiment)
-    for f in dataclasses.fields(exp):
-        value, hint = getattr(exp, f.name), hints[f.name]
-        if f.name in (*TRANSFORM_LISTS, "model_settings", "stages"):
-            continue
-        legal = getattr(hint, "__args__", (hint,))
-        if float in legal and type(value) is int:
-            object.__setattr__(exp, f.name, float(value))  # 1 is a lawful way to write 1.0
-        elif type(value) not in legal:
-            names = " or ".join("None" if t is type(None) else t.__name__ for t in legal)
-            raise CourseError(f"{f.name} = {value!r}: must be {names}.")
 
 
 def _check_values(exp: Experiment) -> None:

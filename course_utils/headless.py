@@ -15,7 +15,7 @@ from typing import Any
 
 from course_utils import processes, record
 from course_utils.errors import CourseError, unknown
-from course_utils.files import REPO, write_whole
+from course_utils.files import DISK_FULL, REPO, free_words, write_whole
 
 MARGIN = 300  # seconds beyond what all cells may take, after which papermill itself is taken to hang
 GRACE = 10  # seconds that killed processes have to be gone
@@ -43,8 +43,20 @@ def execute(notebook: str, parameters: Mapping[str, Any], folder: Path, cell_sec
         if code and not stopping.is_set() and re.search(NOT_STARTED, words):
             code = _papermill(*work)
             words = log.read_text(encoding="utf-8", errors="replace")
-        error = _keep(output, folder, stopping) if output.exists() else ""
-        return _verdict(code, error, words)
+        try:
+            error = _keep(output, folder, stopping) if output.exists() else ""
+        except OSError as refused:
+            code, error = code or 1, f"OSError: {refused}"
+        state, told = _verdict(code, error, words)
+        return state, told + _room(told, output, folder)
+
+
+def _room(told: str, output: Path, folder: Path) -> str:
+    """If it was the disk: where an executed notebook comes to lie, and what is free there."""
+    if not told.startswith("OSError") or not any(os.strerror(number) in told for number in DISK_FULL):
+        return ""
+    return (f" ({output.name} is written in {output.parent}, {free_words(output)}, and then moved to {folder}, "
+            f"{free_words(folder)})")
 
 
 def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, Any], cell_seconds: float,
@@ -54,7 +66,7 @@ def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, A
     with log.open("w") as sink:
         process = subprocess.Popen(_command(source, output, parameters, cell_seconds), stdin=subprocess.DEVNULL,
                                    stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
-                                   env={**os.environ, **environment})
+                                   env={**os.environ, "PYTHONUTF8": "1", **environment})
         while (code := process.poll()) is None and time.monotonic() < until and not stopping.wait(0.2):
             pass
         if code is None:

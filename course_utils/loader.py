@@ -1,6 +1,7 @@
 """Batches: in an order, augmented and sharded so that only (seed, epoch, image) decides what a network sees."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,21 +133,45 @@ class Batches:
     def _one_by_one(self, batches: list[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
         items = _OneByOne(self, number)
         loader = torch.utils.data.DataLoader(items, batch_sampler=[b.tolist() for b in batches],
-                                             num_workers=self.workers, timeout=WORKER_TIMEOUT if self.workers else 0)
-        batches = iter(loader)
-        try:
-            for x, y in batches:  # x: (B, H, W, 3), so that the permuted view is channels last already
-                yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)
-        finally:
-            if self.workers:
-                _end_workers(batches)
+                                             num_workers=self.workers)
+        for x, y in _in_time(iter(loader)) if self.workers else loader:
+            yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)  # from (B, H, W, 3): channels last already
 
 
-def _end_workers(batches: Any) -> None:
-    """Of a ``DataLoader``'s iterator, also the deaf ones. Torch itself waits for the garbage collector to do it."""
-    batches._shutdown_workers()
-    for worker in batches._workers:
-        worker.kill()
+def _in_time(batches: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a ``DataLoader``'s iterator gives; its workers are killed when all are silent for ``WORKER_TIMEOUT``, and
+    none lives on.
+
+    Torch has a time limit as well, which does not see a worker that stops in the middle of a message, and leaves the
+    end of its workers to the garbage collector.
+    """
+    def kill() -> None:
+        for worker in batches._workers:
+            worker.kill()
+
+    try:
+        while True:
+            watch = threading.Timer(WORKER_TIMEOUT, kill)
+            watch.start()
+            try:
+                batch = next(batches, None)
+            except (EOFError, ConnectionError) as error:  # one was killed in the middle of a message
+                raise worker_lost(error) from error
+            finally:
+                watch.cancel()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        batches._shutdown_workers()
+        kill()
+
+
+def worker_lost(error: object) -> CourseError:
+    """The error for what torch raises, wherever it happens to be, when a worker is gone."""
+    return CourseError(f"A worker of the loader died, or was ended because none had given anything for "
+                       f"{WORKER_TIMEOUT} s ({error}). Was it for want of memory? Run again: what is done is kept; "
+                       "with fewer workers, the result is the same.")
 
 
 class _OneByOne(torch.utils.data.Dataset):

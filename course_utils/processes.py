@@ -50,7 +50,7 @@ def claim(folder: Path) -> None:
 
     Raises ``CourseError`` when another living process is; one that has died is taken over from.
     """
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with (folder / LOCK).open("a+", encoding="utf-8", errors="replace") as file:
         _alone(file)
         file.seek(0)
         if number := other_alive(_owner_in(file.read())):
@@ -73,7 +73,7 @@ def at_work(folder: Path) -> int | None:
 
 def _holder(folder: Path) -> list[float] | None:
     try:
-        return _owner_in((folder / LOCK).read_text(encoding="utf-8"))
+        return _owner_in((folder / LOCK).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import processes
-from course_utils.errors import CourseError, unknown
+from course_utils.errors import CourseError, check_types, unknown
 from course_utils.files import write_whole
 
 STATES = ("waiting", "running", "done", "failed", "died", "hung", "diverged", "out of memory")
@@ -36,6 +36,7 @@ class Status:
     process: Sequence[float] | None = None  # the batch's, as ``processes.this_process`` tells it
 
     def __post_init__(self) -> None:
+        check_types(self, ("process",))
         if self.state not in STATES:
             raise unknown("state of a run", self.state, STATES)
 
@@ -74,9 +75,10 @@ def progress(folder: Path) -> dict[str, Any]:
     for path in (folder / "progress.json", *sorted(folder.glob("stage*/progress.json"))):
         try:
             part = json.loads(path.read_text(encoding="utf-8"))
-            whole = {"epoch": whole["epoch"] + part["epoch"], "accuracy": part["accuracy"],
-                     "seconds": whole["seconds"] + part["seconds"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            accuracy = part["accuracy"]
+            whole = {"epoch": whole["epoch"] + int(part["epoch"]), "seconds": whole["seconds"] + float(part["seconds"]),
+                     "accuracy": accuracy if accuracy is None else float(accuracy)}
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             continue
     return whole
 

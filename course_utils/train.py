@@ -27,7 +27,7 @@ from course_utils.evaluate import predict
 from course_utils.experiment import Experiment, differences
 from course_utils.files import write_whole
 from course_utils.hardware import Machine, memory_words
-from course_utils.loader import Batches, Loaders
+from course_utils.loader import Batches, Loaders, worker_lost
 from course_utils.optim import make_optimizer, make_schedule
 
 Say = Callable[[str], None]
@@ -137,8 +137,10 @@ def _kept_range_test(folder: Path | None, conditions: Mapping[str, Any]) -> Rang
     """An earlier range test under the same conditions, if ``folder`` holds one that can be read."""
     try:
         table = json.loads((folder / "lr_range.json").read_text(encoding="utf-8")) if folder else {}
-        return RangeTest(table["lrs"], table["losses"]) if table.get("conditions") == conditions else None
-    except (OSError, ValueError, KeyError, AttributeError):
+        lrs, losses = table["lrs"], table["losses"]
+        whole = len(lrs) == len(losses) > 0 and all(isinstance(number, float) for number in (*lrs, *losses))
+        return RangeTest(lrs, losses) if whole and table.get("conditions") == conditions else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 
@@ -301,9 +303,8 @@ def _plainly(exp: Experiment, machine: Machine) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         first = (str(error).splitlines() or [""])[0]
-        if re.match("DataLoader (worker|timed out)", first):
-            raise CourseError(f"A worker of the loader died or fell silent (for want of memory?): {first} Run again: "
-                              "what is done is kept; with fewer workers, the result is the same.") from error
+        if first.startswith("DataLoader worker"):
+            raise worker_lost(first) from error
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):
             raise NoMemory(f"A step with {exp.batch_size} images does not fit into {memory_words(machine.device)}: "
                            f"take a smaller batch_size (it is another experiment then). {first}") from error

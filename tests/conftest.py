@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -96,11 +96,31 @@ def nursery() -> Iterator[Any]:
     raised.process.wait(30)
 
 
+class Unharmed(NamedTuple):
+    """A run that nobody disturbed."""
+
+    outcome: dict[str, Any]
+    seconds: float
+    folder: Path
+
+
 @pytest.fixture(scope="session")
-def unharmed(nursery: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, float]:
-    """What a run that nobody disturbs comes to, and the seconds it takes."""
+def unharmed(nursery: Any, tmp_path_factory: pytest.TempPathFactory) -> Unharmed:
     from faults.nursery import outcome
 
     folder, begun = tmp_path_factory.mktemp("unharmed"), time.perf_counter()
     assert nursery.whole(folder) == 0, (folder / "log").read_text()
-    return outcome(folder), time.perf_counter() - begun
+    return Unharmed(outcome(folder), time.perf_counter() - begun, folder)
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of one notebook with many fates (see ``ill_fated.py``)."""
+    import ill_fated
+
+    from course_utils import batch, headless
+
+    ill_fated.make(tmp_path)
+    for module in (batch, headless):
+        monkeypatch.setattr(module, "REPO", tmp_path)
+    return tmp_path

@@ -43,14 +43,14 @@ def python2_pickle(table):
     return buffer.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
 
 
-def batches(folder, rng):
+def batches(folder, rng, each=10):
     """The published layout, made as the published code made it: N x 3072 rows, channel by channel, byte keys."""
     folder.mkdir(parents=True)
-    images = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(60) % 10
+    images = rng.integers(0, 256, (6 * each, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(6 * each) % 10
     for k, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
-        part = slice(10 * k, 10 * k + 10)
-        rows = images[part].transpose(0, 3, 1, 2).reshape(10, 3072)
+        part = slice(each * k, each * k + each)
+        rows = images[part].transpose(0, 3, 1, 2).reshape(each, 3072)
         (folder / name).write_bytes(python2_pickle({b"data": rows, b"labels": labels[part].tolist()}))
     return images, labels
 

@@ -7,7 +7,8 @@ import time
 
 import psutil
 import pytest
-from faults.nursery import outcome
+from faults.nursery import home_of, outcome
+from faults.table import said
 
 from course_utils import checkpoint
 
@@ -17,17 +18,18 @@ KILLS = [pytest.param(k, marks=pytest.mark.long) if k >= 4 else k for k in range
 @pytest.mark.parametrize("number", KILLS)
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(nursery, unharmed, tmp_path, number):
     """By SIGKILL at a random moment; every second one goes on with workers."""
-    expected, seconds = unharmed
-    folder, ended, delay = tmp_path / "run", 0, random.Random(number).uniform(0, seconds)
-    while ended == 0 or (folder / "record.json").exists():  # it was quicker than the one that was measured
+    folder, ended, delay = tmp_path / "run", 0, random.Random(number).uniform(0, unharmed.seconds)
+    while ended == 0 or list(folder.glob("*/record.json")):  # it was quicker than the one that was measured
         shutil.rmtree(folder, ignore_errors=True)
         process = nursery.begin(folder)
         time.sleep(delay)
         os.kill(process, signal.SIGKILL)
         ended, delay = nursery.end_of(process), 0.7 * delay
     assert ended == -signal.SIGKILL
+    kept = checkpoint.list_checkpoints(home_of(folder)) if list(folder.glob("lenet-*")) else []
     assert nursery.whole(folder, workers=2 * (number % 2)) == 0, (folder / "log").read_text()
-    assert outcome(folder) == expected
+    assert outcome(folder) == unharmed.outcome
+    assert not kept or said(1, (folder / "log").read_text())
 
 
 def test_killed_while_a_checkpoint_is_written_the_one_before_loads(nursery, tmp_path):
@@ -49,26 +51,20 @@ def test_killed_while_a_checkpoint_is_written_the_one_before_loads(nursery, tmp_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_interrupted_it_leaves_a_checkpoint_and_no_orphans(nursery, unharmed, tmp_path, number, code):
-    expected, _ = unharmed
-    process = nursery.begin(tmp_path, workers=2)
-    until = time.monotonic() + 60
-    while not checkpoint.list_checkpoints(tmp_path) and time.monotonic() < until:
-        time.sleep(0.02)
-    time.sleep(0.3)
-    workers = psutil.Process(process).children(recursive=True)
+    process = nursery.begin(tmp_path, workers=2, harm="slow")
+    workers = nursery.workers_of(process, epoch=2, folder=tmp_path)
     os.kill(process, number)
     assert nursery.end_of(process) == code
     _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == [] and checkpoint.latest(tmp_path) is not None
+    assert alive == [] and checkpoint.latest(home_of(tmp_path)) is not None
     assert nursery.whole(tmp_path) == 0
-    assert outcome(tmp_path) == expected
+    assert outcome(tmp_path) == unharmed.outcome
 
 
 def test_the_same_seed_gives_the_same_record_and_another_seed_another(nursery, unharmed, tmp_path):
     """On 0 (as the unharmed run), 2 and 4 workers, each time in a fresh process."""
-    expected, _ = unharmed
     for workers in (2, 4):
         assert nursery.whole(tmp_path / str(workers), workers=workers) == 0
-        assert outcome(tmp_path / str(workers)) == expected
+        assert outcome(tmp_path / str(workers)) == unharmed.outcome
     assert nursery.whole(tmp_path / "other", seed=1) == 0
-    assert outcome(tmp_path / "other")["weights"] != expected["weights"]
+    assert outcome(tmp_path / "other")["weights"] != unharmed.outcome["weights"]

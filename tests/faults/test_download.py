@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import files_of_at_most
 
+from course_utils import download
 from course_utils.download import fetch, fetch_members
 from course_utils.errors import CourseError, NoRoom
 
@@ -37,6 +38,7 @@ def archive(members, after=AFTER):
 ARCHIVES = {
     "/tar": archive(MEMBERS), "/tar-other-order": archive(dict(reversed(MEMBERS.items()))),
     "/tar-short": archive({"a.bin": MEMBERS["a.bin"]}, b""), "/tar-wrong": archive(MEMBERS | {"b.bin": b"other"}),
+    "/tar-bomb": archive({"long.bin": bytes(30_000_000)} | MEMBERS, b""),
     "/tar-cut": archive(MEMBERS)[:2_000], "/tar-slow": archive(MEMBERS), "/tar-hangs": b"", "/tar-html": b"<html>Sorry",
 }
 
@@ -178,6 +180,18 @@ def test_a_stream_that_fails_gives_way_and_leaves_no_half_member(host, tmp_path,
     with pytest.raises(CourseError, match=said):
         fetch_members([host + path], tmp_path / "new", MEMBER_MD5, limit=1.5, last_limit=1.5, stall=0.5)
     assert {p.name for p in (tmp_path / "new").iterdir()} <= {"a.bin"}
+
+
+def test_a_bomb_is_refused_before_it_fills_the_disk(host, tmp_path, monkeypatch):
+    """130 kB that unpack to 30 MB, and a file longer than any that the course has."""
+    assert len(ARCHIVES["/tar-bomb"]) < 300_000
+    monkeypatch.setattr(download, "LARGEST", 10 << 20)
+    with pytest.raises(CourseError, match="holds over 10 MiB before what is needed: refused"):
+        fetch_members([host + "/tar-bomb"], tmp_path / "new", MEMBER_MD5)
+    monkeypatch.setattr(download, "LARGEST", 500_000)
+    with pytest.raises(CourseError, match="none of the course's files: refused"):
+        fetch([host + "/whole"], tmp_path / "new" / "file", MD5)
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_whole_members_are_kept(host, tmp_path):
