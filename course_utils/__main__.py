@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     from course_utils import batch, estimate, live, status
 
     _end_with_signals()
+    _have_a_home()
     changes = dict(args.set)
     for name in changes:
         if name in OWN_OPTIONS:
@@ -155,6 +158,14 @@ def _run(args: argparse.Namespace) -> int:
     if words := status.complaints(ended):
         print(f"\n{words}", file=sys.stderr)
     return 0 if all(now.state == "done" for now in ended.values()) else 1
+
+
+def _have_a_home() -> None:
+    """Jupyter asks for the user's home; in a container there may be none."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _end_with_signals() -> None:

@@ -164,6 +164,8 @@ def _described(steps: Iterable[Transform]) -> list[dict[str, Any]]:
     return [{"name": step.name, "p": step.p, **step.settings} for step in steps]
 
 
+KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
+        "smoke": dict}  # of a variants.toml
 TRANSFORM_LISTS = ("augmentation", "expansion")
 STAGE_SETTINGS = ("epochs", "batch_size", "passes", "augmentation", "optimizer", "lr", "momentum", "weight_decay",
                   "schedule", "peak_epoch", "div_factor", "final_div_factor", "anneal", "step_epochs", "step_gamma",
@@ -222,10 +224,14 @@ def _read(assignment: str) -> dict[str, Any]:
     missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:
         raise CourseError(f"{path} lacks {', '.join(missing)}.")
-    legal = {"title", "notebook", "start", "published", "rules", "compare", "variant", "smoke"}
-    for key in table:
-        if key not in legal:
-            raise CourseError(f"{path}: {unknown('key', key, legal)}")
+    for key, value in table.items():
+        if key not in KEYS:
+            raise CourseError(f"{path}: {unknown('key', key, KEYS)}")
+        if not isinstance(value, KEYS[key]):
+            raise CourseError(f"{path}: {key} = {value!r}: must be a {KEYS[key].__name__}.")
+    for name, says in table["variant"].items():
+        if not isinstance(says, dict) or not isinstance(says.get("like", ""), str):
+            raise CourseError(f"{path}: variant {name} must be a table, and what it is like a name.")
     return table
 
 

@@ -129,7 +129,8 @@ def _verdict(code: int | None, error: str, log: str) -> tuple[str, str]:
         error = ""
     told = error or last or f"papermill ended with {code}"
     named = NAMED.get(told.partition(":")[0])
-    return named or next((state for state, sign in SIGNS if re.match(sign, told)), "failed"), told
+    state = named or next((state for state, sign in SIGNS if re.match(sign, told)), "failed")
+    return state, f"its kernel was killed: for want of memory? ({told})" if state == "died" else told
 
 
 def _last_exception(log: str) -> str:

@@ -26,8 +26,15 @@ Record = dict[str, Any]
 FORMAT = 1  # of a record
 PLACES = ("DATA_DIR", "OUTPUT_DIR", "MODEL")  # parameters of the notebooks that may name a folder
 VERSIONS = ("torch", "accelerate", "numpy", "albumentations")
-KEYS = {"format", "sample", "experiment", "lr", "data", "parameters", "history", "final", "seconds", "precision",
-        "device", "memory_format", "sessions", "evaluated", "sha256"}
+NUMBER = (int, float)
+FORM = {  # of a record: what tables and texts need, and of which types
+    "format": int, "sample": bool, "lr": NUMBER, "parameters": int, "seconds": NUMBER, "precision": str, "device": str,
+    "memory_format": str, "evaluated": dict, "sha256": str, "data": {"title": str, "sha256": {"test_images": str}},
+    "experiment": {"assignment": str, "variant": str, "dataset": str, "epochs": int, "seed": int, "keep": str,
+                   "holdout": NUMBER},
+    "history": [{"epoch": int, "lr": NUMBER, "train_loss": NUMBER, "train_accuracy": NUMBER, "seconds": NUMBER}],
+    "final": {"images": int, "loss": NUMBER, "accuracy": NUMBER, "per_class": dict}, "sessions": [{"machine": str}],
+}
 FREE = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
 
 
@@ -172,22 +179,38 @@ def read(path: Path) -> Record:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CourseError(f"{path} is no record: {error}") from error
-    missing = KEYS - set(record if isinstance(record, dict) else ())
-    if missing:
-        raise CourseError(f"{path} is no whole record: it lacks {', '.join(sorted(missing))}.")
+    if fault := _misfit(record, FORM):
+        raise CourseError(f"{path} is no whole record: {fault}.")
     if seal(record) != record["sha256"]:
         raise CourseError(f"{path} was edited or damaged: it is not what the run wrote (its SHA-256 differs).")
     try:
         _check_agrees(record, path)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        in_words(record)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, CourseError):
+            raise
         raise CourseError(f"{path} is no whole record: {error!r}.") from error
     return record
 
 
+def _misfit(found: Any, form: Any, where: str = "it") -> str:
+    """In words, where ``found`` is not of the ``form``, which is made as ``FORM``; nothing when it is."""
+    if isinstance(form, dict):
+        if not isinstance(found, dict):
+            return f"{where} is no table"
+        missing = ", ".join(sorted(form.keys() - found.keys()))
+        return f"{where} lacks {missing}" if missing else next(
+            filter(None, (_misfit(found[name], part, name) for name, part in form.items())), "")
+    if isinstance(form, list):
+        if not isinstance(found, list) or not found:
+            return f"{where} is {'no list' if found else 'empty'}"
+        return next(filter(None, (_misfit(part, form[0], f"a row of its {where}") for part in found)), "")
+    fits = isinstance(found, form) and (form is bool or not isinstance(found, bool))
+    return "" if fits else f"{where} is {found!r}"
+
+
 def _check_agrees(record: Record, path: Path) -> None:
     exp, history, final = record["experiment"], record["history"], record["final"]
-    if not history:
-        raise CourseError(f"{path}: it has no history.")
     wrong = []
     if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > total_epochs(exp):
         wrong.append("the epochs of its history")

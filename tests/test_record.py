@@ -62,7 +62,7 @@ def test_it_holds_no_names_of_this_machine(tmp_path):
     (lambda r: r.update(seconds=1.0), "seconds"),
     (lambda r: r["history"].pop(0), "epochs"),
     (lambda r: r.pop("data"), "lacks data"),
-    (lambda r: r.update(history=[]), "no history"),
+    (lambda r: r.update(history=[]), "history is empty"),
 ])
 def test_an_edited_record_is_refused(tmp_path, edit, said):
     made = copy.deepcopy(finished())

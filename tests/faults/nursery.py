@@ -50,7 +50,8 @@ def run(folder: str, workers: int = 0, seed: int = 0, lr: float = 0.002, harm: s
     model = build_model(exp.model, len(data.classes), **exp.model_settings)
     if harm:
         _meet(model, HARMS[harm], len(loaders.train) + 3)
-    training = train.fit(exp, model, loaders.train, loaders.watch, exp.lr, machine, folder=home, say=say)
+    training = train.fit(exp, model, loaders.train, loaders.watch, exp.lr, machine, folder=home,
+                         origin=record.origin(), say=say)
     prediction = evaluate.predict(model, loaders.test)
     weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
     (home / "weights.txt").write_text(hashlib.sha256(weights).hexdigest())

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from conftest import files_of_at_most
+from faults import table
 
 from course_utils import download
 from course_utils.download import fetch, fetch_members
@@ -125,8 +126,9 @@ def test_whole(host, tmp_path):
 
 
 def test_a_cut_download_goes_on_at_the_next_mirror(host, tmp_path):
-    assert "cut off after 0.3" in get(host, tmp_path, "/cut", "/ranges")
-    assert Server.asked == [("/cut", None), ("/ranges", "bytes=300000-")]
+    told = get(host, tmp_path, "/cut", "/wrong", "/ranges")
+    assert table.said(15, told) and "cut off after 0.3" in told
+    assert Server.asked[:2] == [("/cut", None), ("/wrong", "bytes=300000-")]
 
 
 def test_a_host_that_cannot_resume_begins_anew(host, tmp_path):
@@ -144,6 +146,12 @@ def test_an_earlier_part_that_is_whole_is_taken(host, tmp_path):
 ])
 def test_a_bad_mirror_gives_way(host, tmp_path, path, said):
     assert said in get(host, tmp_path, path, "/ranges")
+
+
+def test_neither_a_slow_host_nor_one_that_hangs_is_waited_for(host, tmp_path):
+    begun = time.monotonic()
+    assert table.said(16, get(host, tmp_path, "/slow", "/hangs", "/ranges"))
+    assert time.monotonic() - begun < 5
 
 
 def test_a_part_of_something_else_is_not_kept(host, tmp_path):

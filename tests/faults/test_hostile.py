@@ -126,7 +126,9 @@ def test_records(count, tmp_path):
             sealed = value | {"sha256": record.seal(value)} if isinstance(value, dict) else value
             value = json.dumps(sealed).encode()
         path.write_bytes(value)
-        record.in_words(record.read(path))
+        found = record.read(path)
+        assert record.in_words(found)
+        record.strays(found)
 
     fuzz(count, altered(made) | damaged(path.read_bytes()), act)
 
