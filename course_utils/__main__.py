@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import locale
 import os
 import signal
 import sys
@@ -120,7 +121,7 @@ OWN_OPTIONS = {"profile": "--profile", "seed": "--seeds", "variant": "ASSIGNMENT
 
 
 def _run(args: argparse.Namespace) -> int:
-    from course_utils import batch, estimate, live, status
+    from course_utils import batch, estimate, live, status, warm
 
     _end_with_signals()
     _have_a_home()
@@ -132,6 +133,7 @@ def _run(args: argparse.Namespace) -> int:
                    for name in args.experiments or assignments() for seed in args.seeds]
     parameters = {name.upper(): value for name, value in changes.items()}
     jobs = batch.plan(experiments, parameters, args.output, args.again)
+    warm.warm_up()
     folders, todo = [job.folder for job in jobs], [job for job in jobs if args.again or not job.done()]
     places = batch.slots(min(args.jobs, len(todo)) or 1)
     if todo:
@@ -256,5 +258,13 @@ def _adopt(args: argparse.Namespace) -> int:
     return 0
 
 
+def _speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale knows fewer letters than a path or a notebook may hold."""
+    os.environ["PYTHONUTF8"] = "1"
+    if os.name == "posix" and not sys.flags.utf8_mode and locale.getencoding().upper() != "UTF-8":
+        os.execv(sys.executable, [sys.executable, "-m", "course_utils", *sys.argv[1:]])
+
+
 if __name__ == "__main__":
+    _speak_utf8()
     sys.exit(main())

@@ -17,7 +17,7 @@ from course_utils.errors import CourseError
 from course_utils.files import REPO
 
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts it
-HEADLESS = ("jupyter", "papermill", "rich", "nbval", "pytest", "ruff")  # what an open notebook does not need
+HEADLESS = ("jupyter", "papermill", "rich", "nbval", "hypothesis", "pytest", "ruff")  # an open notebook needs none
 LAST = ("meta.json", "record.json")  # what says that the files beside it are whole
 
 

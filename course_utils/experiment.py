@@ -6,6 +6,7 @@ values that cannot be raise ``CourseError`` and list what is legal; nothing is g
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -219,7 +220,8 @@ def _read(assignment: str) -> dict[str, Any]:
         raise unknown("assignment", assignment, (p.parent.name for p in ASSIGNMENTS.glob("*/variants.toml")))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        json.dumps(table)  # as a record will hold it; TOML knows dates as well
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
         raise CourseError(f"{path}: {error}") from error
     missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course_utils import processes, record
+from course_utils import processes, record, warm
 from course_utils.errors import CourseError, unknown
 from course_utils.files import DISK_FULL, REPO, free_words, write_whole
 
@@ -63,25 +62,15 @@ def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, A
                environment: Mapping[str, str], stopping: threading.Event) -> int | None:
     """Exit code; ``None`` when it took longer than all its cells may take together."""
     until = time.monotonic() + cell_seconds * _code_cells(source) + MARGIN
-    with log.open("w") as sink:
-        process = subprocess.Popen(_command(source, output, parameters, cell_seconds), stdin=subprocess.DEVNULL,
-                                   stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
-                                   env={**os.environ, "PYTHONUTF8": "1", **environment})
-        while (code := process.poll()) is None and time.monotonic() < until and not stopping.wait(0.2):
-            pass
-        if code is None:
-            processes.end_tree(process.pid, GRACE)
-            process.wait(GRACE)
-            return process.returncode if stopping.is_set() else None
+    process = warm.begin(source, output, parameters, REPO, cell_seconds, log, environment)
+    while process.is_alive() and time.monotonic() < until and not stopping.is_set():
+        process.join(0.2)
+    code = process.exitcode
+    if code is None:
+        processes.end_tree(process.pid, GRACE)
+        process.join(GRACE)
+        return process.exitcode if stopping.is_set() else None
     return code
-
-
-def _command(source: Path, output: Path, parameters: Mapping[str, Any], cell_seconds: float) -> list[str]:
-    command = [sys.executable, "-m", "papermill", str(source), str(output), "--cwd", str(REPO), "--no-progress-bar",
-               "--kernel", "python3", "--start-timeout", "120", "--execution-timeout", str(round(cell_seconds))]
-    for name, value in parameters.items():
-        command += ["-r" if isinstance(value, str) else "-p", name, str(value)]  # -p would make 2.5 of "2.5"
-    return command
 
 
 def _code_cells(source: Path) -> int:

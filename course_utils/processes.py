@@ -26,7 +26,7 @@ def lives(who: Sequence[float] | None) -> bool:
         found = psutil.Process(int(who[0])) if who else None
         return found is not None and found.status() != psutil.STATUS_ZOMBIE and (
             _same(who, [found.pid, found.create_time()]))
-    except (psutil.Error, ValueError, IndexError, TypeError):
+    except (psutil.Error, ValueError, LookupError, TypeError, OverflowError):
         return False
 
 
@@ -80,9 +80,11 @@ def _holder(folder: Path) -> list[float] | None:
 
 def _owner_in(text: str) -> list[float] | None:
     try:
-        return json.loads(text) if text else None
+        found = json.loads(text)
     except ValueError:
         return None
+    whole = isinstance(found, list) and len(found) == 2 and all(isinstance(part, int | float) for part in found)
+    return found if whole else None
 
 
 def _alone(file: TextIO) -> None:

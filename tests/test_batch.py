@@ -1,6 +1,7 @@
 """Batches of notebooks: what is planned, what is done, what is told. What befalls them: faults/test_batches.py."""
 import os
 import subprocess
+import sys
 import time
 
 import nbformat
@@ -122,7 +123,8 @@ def test_the_cores_are_shared_out(monkeypatch):
 def test_an_unlawful_value_stops_the_notebook_in_its_first_cells(tmp_path, name, value, said):
     """Given to papermill itself; our own runner would have refused it."""
     source, out = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb", tmp_path / "out.ipynb"
-    ran = subprocess.run(headless._command(source, out, {name: value}, 60), capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-m", "papermill", source, out, "--cwd", REPO, "-r", name, value],
+                         capture_output=True, text=True)
     assert ran.returncode != 0 and said in headless._last_error(out.read_text())
     cells = [c for c in nbformat.read(out, 4).cells if c.cell_type == "code" and c.execution_count]
     assert len(cells) <= 4  # bootstrap, parameters, papermill's own, and the one that reads the experiment

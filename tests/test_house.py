@@ -17,7 +17,7 @@ LEVELS = [  # a module may import from the levels below its own alone
     {"loader"}, {"augment", "datasets", "colab"}, {"acquire", "sample", "transforms"},
     {"transforms.geometry", "transforms.pixels"},
     {"sources"}, {"sources.cifar10", "sources.gtsrb", "sources.stl10"}, {"sources.base"}, {"download", "signs"},
-    {"experiment"}, {"own"}, {"status", "address"}, {"processes"}, {"errors", "files"},
+    {"experiment"}, {"own"}, {"status", "address"}, {"processes"}, {"errors", "files", "warm"},
 ]
 TORCH_ALONE = {"anatomy", "receptive", "models", "models.blocks", "models.cifar10", "models.gtsrb", "models.stl10"}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p

@@ -1,0 +1,80 @@
+"""Two ways measured in turns, so that a busy machine slows both; and their rows in a table."""
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+HEAD = ("what", "plain way", "ours", "", "ratio", "rounds", "goal", "met")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison."""
+
+    what: str
+    plain: float | None  # median over the rounds; None: there is no plain way to hold against
+    ours: float | None  # likewise; None: not yet measured
+    unit: str  # of both: "images/s", "s", ...
+    ratio: float | None  # how many times better ours is, median over the rounds
+    rounds: int
+    goal: str = ""
+    met: bool | None = None  # None: there is no goal, or it is not yet measured
+
+
+def in_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Call each of ``ways`` in turn, ``rounds`` times; each returns what it measured."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def compared(what: str, found: Mapping[str, Sequence[float]], unit: str, goal: float | None = None,
+             smaller: bool = False) -> Row:
+    """The row of what ``in_turns`` found for "plain" and "ours". ``goal``: the ratio wanted; with ``smaller``, of a
+    quantity that is to be small.
+    """
+    pairs = list(zip(found["plain"], found["ours"]))
+    ratio = statistics.median(a / b if smaller else b / a for a, b in pairs)
+    return Row(what, statistics.median(found["plain"]), statistics.median(found["ours"]), unit, ratio, len(pairs),
+               "" if goal is None else f"{goal:g} x", None if goal is None else ratio >= goal)
+
+
+def at_most(what: str, found: Sequence[float], unit: str, goal: float, plain: Sequence[float] = ()) -> Row:
+    """The row of a quantity that is to stay below ``goal``."""
+    ours = statistics.median(found)
+    theirs = statistics.median(plain) if plain else None
+    return Row(what, theirs, ours, unit, None, len(found), f"under {goal:g} {unit}", ours < goal)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+    for row in rows:
+        met = {None: "", True: "yes", False: "**no**"}[row.met] if row.ours is not None else "not yet measured"
+        cells = (row.what, _number(row.plain), _number(row.ours), row.unit, _number(row.ratio), row.rounds or "",
+                 row.goal, met)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall clock of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def drain(batches: Iterable) -> None:
+    """Ask for every batch and do nothing with it."""
+    for _ in batches:
+        pass
