@@ -33,8 +33,8 @@ class CoarseDropout:
         left = (u[:, 1] * (width - self.size + 1)).floor().view(-1, 1, 1, 1)
         rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
         columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
-        hole = (rows >= top) & (rows < top + self.size) & (columns >= left) & (columns < left + self.size)
-        return torch.where(hole & on.view(-1, 1, 1, 1), mean.round(), x)
+        down = (rows >= top) & (rows < top + self.size) & on.view(-1, 1, 1, 1)  # small: together one number a pixel
+        return torch.where(down & ((columns >= left) & (columns < left + self.size)), mean.round(), x)
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
         import albumentations as A
@@ -51,7 +51,9 @@ class ToGray:
     draws: ClassVar[int] = 0
 
     def pixels(self, x: Tensor, u: Tensor, on: Tensor, mean: Tensor) -> Tensor:
-        return torch.where(on.view(-1, 1, 1, 1), _grey(x), x)
+        grey = _constant(LUMA * 3, x.device).view(3, 3)  # every channel becomes the same
+        matrix = torch.where(on.view(-1, 1, 1), grey, torch.eye(3, device=x.device))
+        return torch.bmm(matrix, x.flatten(2)).view(x.shape)
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
         import albumentations as A
@@ -149,12 +151,13 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def per_channel(values: tuple[float, float, float], like: Tensor) -> Tensor:
-    """``values`` as float32 (1, 3, H, W), channels last, of the size and on the device of ``like`` (B, 3, H, W).
+    """``values`` as float32 (1, 3, H, W), of the size, memory layout and device of ``like`` (B, 3, H, W).
 
-    Full-sized, since broadcasting over the three innermost numbers takes ten times as long; and made only once, since
-    making it anew would wait for the device.
+    Full-sized, since broadcasting over the three innermost numbers takes ten times as long; in the same layout, since
+    mixing two takes three times as long; and made only once, since making it anew would wait for the device.
     """
-    return _planes(values, *like.shape[2:], like.device)
+    layout = torch.contiguous_format if like.is_contiguous() else torch.channels_last
+    return _planes(values, *like.shape[2:], layout, like.device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -164,6 +167,7 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _planes(values: tuple[float, float, float], height: int, width: int, device: torch.device) -> Tensor:
+def _planes(values: tuple[float, float, float], height: int, width: int, layout: torch.memory_format,
+            device: torch.device) -> Tensor:
     planes = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, height, width)
-    return planes.contiguous(memory_format=torch.channels_last).to(device)
+    return planes.contiguous(memory_format=layout).to(device)
