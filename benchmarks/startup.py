@@ -64,12 +64,12 @@ def measure(rounds: int, root: Path | None = None) -> list[turns.Row]:
     """Rows for the first and for later notebooks, and for memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        ours = _write(folder, "ours", OURS)
-        ways = {"ours": lambda: _by_command(ours), "later": lambda: _by_server(ours)}
-        theirs = _write(folder, "plain", PLAIN)
+        ours = write(folder, "ours", OURS)
+        ways = {"ours": lambda: by_command(ours), "later": lambda: by_server(ours)}
+        theirs = write(folder, "plain", PLAIN)
         if _importable("torchvision"):
-            ways = {"plain": lambda: _by_command(theirs)} | ways
-        _by_server(ours)  # the first of a batch waits for the server
+            ways = {"plain": lambda: by_command(theirs)} | ways
+        by_server(ours)  # the first of a batch waits for the server
         found = turns.in_turns(ways, rounds)
     return [turns.at_most("from `papermill` to the first training step", found["ours"], "s", FIRST,
                           found.get("plain", ())),
@@ -81,7 +81,8 @@ def _importable(module: str) -> bool:
     return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
-def _write(folder: Path, name: str, cells: list[str]) -> Path:
+def write(folder: Path, name: str, cells: list[str]) -> Path:
+    """A notebook of ``cells`` in ``folder``, which leaves there when its last cell ended."""
     stamp = json.dumps(str(folder / "stamp"))
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"STAMP = {stamp}"),
                                            *map(nbformat.v4.new_code_cell, cells)])
@@ -90,15 +91,16 @@ def _write(folder: Path, name: str, cells: list[str]) -> Path:
     return folder / f"{name}.ipynb"
 
 
-def _by_command(notebook: Path) -> float:
-    """Seconds from the command to the end of the first step."""
+def by_command(notebook: Path) -> float:
+    """Seconds from the command ``papermill`` to the end of the first step."""
     begun = time.time()
     subprocess.run([sys.executable, "-m", "papermill", notebook, notebook.with_name("out.ipynb"), "--no-progress-bar",
                     "--cwd", notebook.parent], check=True, capture_output=True)
     return float(notebook.with_name("stamp").read_text()) - begun
 
 
-def _by_server(notebook: Path) -> float:
+def by_server(notebook: Path) -> float:
+    """Likewise, as one of a batch."""
     begun = time.time()
     process = warm.begin(notebook, notebook.with_name("out.ipynb"), {}, notebook.parent, 300,
                          notebook.with_name("log"), {})

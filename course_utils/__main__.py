@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import locale
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -133,10 +135,10 @@ def _run(args: argparse.Namespace) -> int:
                    for name in args.experiments or assignments() for seed in args.seeds]
     parameters = {name.upper(): value for name, value in changes.items()}
     jobs = batch.plan(experiments, parameters, args.output, args.again)
-    warm.warm_up()
     folders, todo = [job.folder for job in jobs], [job for job in jobs if args.again or not job.done()]
     places = batch.slots(min(args.jobs, len(todo)) or 1)
     if todo:
+        warm.warm_up()  # while the first steps are measured
         found = estimate.estimates([job.exp for job in todo], folders)
         gpus = sum("CUDA_VISIBLE_DEVICES" in place for place in places)
         print(estimate.forecast([f"{job.exp.assignment}:{job.exp.variant}" for job in todo], found, gpus))
@@ -167,7 +169,8 @@ def _have_a_home() -> None:
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = tempfile.gettempdir()
+        os.environ["HOME"] = home = tempfile.mkdtemp(prefix="home-")  # nobody else's: programs take settings from it
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 def _end_with_signals() -> None:

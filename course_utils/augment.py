@@ -9,6 +9,7 @@ epochs. The number generator is SplitMix64 (Steele, Lea, Flood 2014), used as a 
 """
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,7 @@ def _resample(x: Tensor, matrix: Tensor | None, border: str | None, side: int | 
 
 
 def albumentations_pipeline(augmentation: Sequence[Transform], mean: Colour, std: Colour) -> A.Compose:
-    """The reference engine: call ``set_random_seed`` with the image's key, then ``pipeline(image=uint8 (H, W, 3))``."""
+    """The reference engine: call ``seed_pipeline`` with the image's key, then ``pipeline(image=uint8 (H, W, 3))``."""
     import os
 
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
@@ -156,6 +157,15 @@ def albumentations_pipeline(augmentation: Sequence[Transform], mean: Colour, std
     fill = [round(255 * value) for value in mean]
     steps = [step.reference(p, fill) for p, step in build_steps(augmentation)]
     return A.Compose([*steps, A.Normalize(mean, std, max_pixel_value=255.0)])
+
+
+def seed_pipeline(pipeline: A.Compose, key: int) -> None:
+    """Let ``key`` alone decide what ``pipeline`` draws next.
+
+    Not by its ``set_random_seed``, which seeds every transform alike: of those with one probability, an image would
+    then get all or none.
+    """
+    pipeline.set_random_state(np.random.default_rng(key), random.Random(key))
 
 
 def image_keys(seed: int, epoch: int, indices: Tensor) -> Tensor:

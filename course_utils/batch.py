@@ -167,7 +167,10 @@ class Batch:
             state, message, accuracy = self._work(self.jobs[number], environment)
             self._note(number, state, message=message, begun=begun, seconds=time.time() - begun, accuracy=accuracy)
         except Exception as error:  # a full disk, a folder that is gone: no matter of the other runs
-            self._note(number, "failed", message=f"{type(error).__name__}: {error}", begun=begun)
+            if self.stopping.is_set():  # or a server that Ctrl-C met while it began
+                self._note(number, "waiting")
+            else:
+                self._note(number, "failed", message=f"{type(error).__name__}: {error}", begun=begun)
         finally:
             self.places.put((place, environment))
 

@@ -5,6 +5,7 @@ counts epochs: ``epoch-0007-3f2a9c....pt``. ``torch.load(path, weights_only=True
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from pathlib import Path
@@ -56,6 +57,8 @@ def restore(path: Path) -> dict[str, Any]:
         raise CourseError(f"{path} is damaged: its SHA-256 is not the one in its name.")
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever torch may find wrong with it
         raise CourseError(f"{path} holds something else than tensors, numbers and text: refused, nothing of it was "
                           "executed.") from error
@@ -71,4 +74,6 @@ def latest(folder: Path, say: Any = print) -> dict[str, Any] | None:
             return restore(path)
         except CourseError as error:
             say(f"{error} Going back to the one before.")
+            with contextlib.suppress(OSError):  # else it would count as one of the newest, and push out whole ones
+                path.rename(path.with_suffix(".refused"))
     return None

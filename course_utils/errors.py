@@ -35,7 +35,7 @@ def check_types(instance: Any, skip: Collection[str] = ()) -> None:
     hints = get_type_hints(type(instance))
     for name in (f.name for f in dataclasses.fields(instance) if f.name not in skip):
         value, legal = getattr(instance, name), getattr(hints[name], "__args__", (hints[name],))
-        if float in legal and type(value) is int and abs(value) < 2**63:
+        if float in legal and type(value) is int and abs(value) < 2**63:  # larger ones may not fit into a float
             object.__setattr__(instance, name, float(value))  # 1 is a lawful way to write 1.0
         elif type(value) not in legal:
             names = " or ".join("None" if t is type(None) else t.__name__ for t in legal)

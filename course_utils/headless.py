@@ -17,6 +17,7 @@ from course_utils.errors import CourseError, unknown
 from course_utils.files import DISK_FULL, REPO, free_words, write_whole
 
 MARGIN = 300  # seconds beyond what all cells may take, after which papermill itself is taken to hang
+SERVER_GONE = 255  # what multiprocessing takes for the exit code of a process whose server was killed
 GRACE = 10  # seconds that killed processes have to be gone
 NAMED = {"Diverged": "diverged", "NoMemory": "out of memory", "OutOfMemoryError": "out of memory",
          "MemoryError": "out of memory"}  # by exception
@@ -66,10 +67,9 @@ def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, A
     while process.is_alive() and time.monotonic() < until and not stopping.is_set():
         process.join(0.2)
     code = process.exitcode
-    if code is None:
+    if code in (None, SERVER_GONE):
         processes.end_tree(process.pid, GRACE)
         process.join(GRACE)
-        return process.exitcode if stopping.is_set() else None
     return code
 
 
@@ -111,6 +111,8 @@ def _verdict(code: int | None, error: str, log: str) -> tuple[str, str]:
         return "done", ""
     if code is None:
         return "hung", "no end within the time limit of all its cells (--limit SECONDS is for one)"
+    if code == SERVER_GONE:
+        return "died", "it was ended, since the process that had begun it was killed"
     if code < 0 and not error:
         return "died", f"papermill was ended by signal {-code}: out of memory?"
     last = _last_exception(log)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys
+from course_utils.augment import BatchedAugment, Colour, albumentations_pipeline, image_keys, seed_pipeline
 from course_utils.datasets import Dataset, Items, expand, split_items
 from course_utils.errors import CourseError
 from course_utils.experiment import Experiment, Transform
@@ -139,8 +139,8 @@ class Batches:
 
 
 def _in_time(batches: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a ``DataLoader``'s iterator gives; its workers are killed when all are silent for ``WORKER_TIMEOUT``, and
-    none lives on.
+    """What a ``DataLoader``'s iterator gives; its workers are killed when the next batch has not come within
+    ``WORKER_TIMEOUT``, and none lives on.
 
     Torch has a time limit as well, which does not see a worker that stops in the middle of a message, and leaves the
     end of its workers to the garbage collector.
@@ -189,7 +189,7 @@ class _OneByOne(torch.utils.data.Dataset):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
         image, pipeline = self.items.image[number], self.pipelines[self.items.kind[number]]
-        pipeline.set_random_seed(int(self.seeds[number]))
+        seed_pipeline(pipeline, int(self.seeds[number]))
         return pipeline(image=self.images[image])["image"], int(self.labels[image])
 
 

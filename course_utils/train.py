@@ -115,8 +115,8 @@ def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: 
     growth = (high / low) ** (1 / (exp.range_test_steps - 1))
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
-    with _plainly(exp, machine):
-        for x, y in _cycle(batches, exp.range_test_steps):
+    with _plainly(exp, machine), contextlib.closing(_cycle(batches, exp.range_test_steps)) as drawn:
+        for x, y in drawn:
             for group in optimizer.param_groups:
                 group["lr"] = low * growth ** len(lrs)
             loss, _ = _step(exp, model, optimizer, x, y, machine)
@@ -144,7 +144,7 @@ def _kept_range_test(folder: Path | None, conditions: Mapping[str, Any]) -> Rang
         return None
 
 
-def _cycle(batches: Batches, steps: int) -> Iterable[tuple[Tensor, Tensor]]:
+def _cycle(batches: Batches, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     epoch = 0
     while steps > 0:
         for batch in batches.epoch(epoch):

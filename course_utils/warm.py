@@ -1,8 +1,7 @@
 """Notebooks that begin at once: forked from a process that has imported already what all of them need.
 
 A server (of ``multiprocessing``) imports ``PRELOADED`` and forks a clean process for each notebook, which is papermill,
-and which has forked the notebook's kernel before it did anything else. Where there is no such server (Windows), both
-begin from nothing.
+and which has forked the notebook's kernel before it did anything else. Elsewhere than on Linux both begin from nothing.
 """
 from __future__ import annotations
 
@@ -11,15 +10,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
 START_SECONDS = 120  # that a kernel may take to begin
-PRELOADED = ("papermill", "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "torch._dynamo",  # optimisers'
-             "course_utils.anatomy", "course_utils.colab", "course_utils.receptive", "course_utils.rubric",
-             "course_utils.tables", "course_utils.models")  # between them, all that the notebooks import
+# None is of the course, whose code each notebook reads as it is then, since its record will name a commit.
+PRELOADED = ("papermill", "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "matplotlib.figure", "PIL.Image",
+             "accelerate", "torchinfo", "torch._dynamo")  # torch's optimisers import the last
 
 
 def begin(source: Path, output: Path, parameters: Mapping[str, Any], folder: Path, cell_seconds: float, log: Path,
@@ -28,8 +28,9 @@ def begin(source: Path, output: Path, parameters: Mapping[str, Any], folder: Pat
     ``log``. Returns the process, whose exit code is 0 when every cell ran. ``environment`` is laid over this one's.
     """
     context = multiprocessing.get_context("forkserver" if _can_fork() else "spawn")
-    process = context.Process(target=_execute, args=(source, output, dict(parameters), folder, round(cell_seconds),
-                                                       log, dict(environment)))
+    work = (source, output, dict(parameters), folder, round(cell_seconds), log, {**os.environ, **environment})
+    process = context.Process(target=_execute, args=work)
+    log.touch()
     warm_up()
     process.start()
     return process
@@ -45,15 +46,17 @@ def warm_up() -> None:
 
 
 def _can_fork() -> bool:
-    return "forkserver" in multiprocessing.get_all_start_methods()
+    return sys.platform == "linux"  # on macOS, libraries that torch uses do not survive a fork
 
 
 def _execute(source: Path, output: Path, parameters: dict[str, Any], folder: Path, cell_seconds: int, log: Path,
-               environment: dict[str, str]) -> None:
+             environment: dict[str, str]) -> None:
     """In a process of its own: whatever it changes here is seen by one notebook alone."""
-    with log.open("w") as sink, open(os.devnull) as nothing:
-        for file, number in ((nothing, 0), (sink, 1), (sink, 2)):
+    sys.stdout = sys.stderr = log.open("a", buffering=1)
+    with open(os.devnull) as nothing:
+        for file, number in ((nothing, 0), (sys.stdout, 1), (sys.stdout, 2)):
             os.dup2(file.fileno(), number)
+    os.environ.clear()  # the server's may be older
     os.environ.update(environment)
     if _can_fork():
         from jupyter_client.provisioning import local_provisioner
@@ -113,8 +116,8 @@ class _Kernel:
 
 
 def _become_kernel(end: int) -> NoReturn:
-    """What ``python -m ipykernel_launcher`` does, as soon as the order comes."""
-    code = 1
+    """What ``python -m ipykernel_launcher`` does, as soon as the order comes; it ends when papermill does."""
+    code, papermill = 1, os.getppid()
     try:
         os.setsid()
         with open(end) as pipe:
@@ -126,19 +129,22 @@ def _become_kernel(end: int) -> NoReturn:
             _as_if_new(order["command"])
             from ipykernel.kernelapp import IPKernelApp
 
-            IPKernelApp.launch_instance(argv=order["command"][2:])  # without -m ipykernel_launcher
+            options = order["command"][order["command"].index("-f"):]
+            IPKernelApp.launch_instance(argv=options, parent_handle=papermill)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def _as_if_new(command: list[str]) -> None:
-    """Undo what a fork inherits and a new process would not have."""
+    """Undo what matters of all that a fork inherits and a new process would not have."""
     import numpy as np
     import torch
 
     sys.argv = command[1:]
     multiprocessing.set_start_method(None, force=True)  # loaders' workers: the system's own way again
     np.random.seed()
-    if threads := os.environ.get("OMP_NUM_THREADS", ""):  # read when torch was imported
+    if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:  # torch read it when it was imported
         torch.set_num_threads(int(threads))

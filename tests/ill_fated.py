@@ -17,7 +17,8 @@ OUTPUT_DIR: str = None  # five"""
 FATES = {1: "raise ValueError('too bad:\\nsee below')", 2: "os.kill(os.getpid(), 9)", 3: "time.sleep(60)",
          4: "raise Diverged('The loss is no longer a number in epoch 2.')", 5: "raise MemoryError('not that much')",
          6: "raise SystemExit",
-         9: "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]; time.sleep(60)",
+         9: "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]; Path('deaf').touch(); "
+            "time.sleep(60)",
          10: "print('long ' * 20_000)"}  # then it ends well, if there is room for so long a notebook
 SEEDS = range(11)
 

@@ -31,7 +31,7 @@ def reference(augmentation, images=IMAGES):
     pipeline = augment.albumentations_pipeline(augmentation, MEAN, STD)
     out = []
     for k, image in enumerate(images):
-        pipeline.set_random_seed(k)
+        augment.seed_pipeline(pipeline, k)
         out.append(pipeline(image=image)["image"])
     return 255 * (np.stack(out) * STD + MEAN)
 

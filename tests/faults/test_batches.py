@@ -1,5 +1,6 @@
 """Rows 8, 10, 13, 18 and 19, where a batch of notebooks sees them: real kernels, killed, hung, and out of room."""
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from faults.table import said
 from ill_fated import planned
 from test_record import NAME, finished
 
-from course_utils import batch, processes, record, status
+from course_utils import batch, processes, record, status, warm
 from course_utils.errors import CourseError
 from course_utils.experiment import load
 
@@ -59,6 +60,7 @@ def test_memory_that_is_not_there_has_its_own_state(course):
 def test_a_disk_too_full_for_the_notebook(course):
     """Neither does half of it stay, nor does another run care."""
     jobs = planned(course, 10, 0)
+    batch.Batch(jobs[1:], [{}]).run()  # the server of all later ones must not have the limit
     with files_of_at_most(50_000):
         found = batch.Batch(jobs, [{}]).run()
     assert [one.state for one in found] == ["failed", "done"]
@@ -70,51 +72,77 @@ def test_a_disk_too_full_for_the_notebook(course):
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from course_utils import batch, headless
-from course_utils.experiment import load
+from course_utils import batch, estimate, headless
+from course_utils.__main__ import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 batch.REPO = headless.REPO = Path(sys.argv[1])
-runs = [load("cifar10_custom_resnet", profile="smoke", seed=seed, epochs=3) for seed in (9, 8)]
-jobs = batch.plan(runs, {"EPOCHS": 3}, batch.REPO / "out put")
-try:
-    batch.Batch(jobs, [{}]).run(lambda: print(jobs[0].status().state, flush=True))
-except KeyboardInterrupt:
-    print(*(job.status().state for job in jobs))
+estimate.estimates = lambda experiments, _: [estimate.Estimate(1.0, "a guess") for _ in experiments]
+sys.exit(main(["run", "cifar10_custom_resnet", "--seeds", "9,8", "--set", "epochs=3", "--output", sys.argv[2]]))
 """
 
 
 @contextlib.contextmanager
-def interrupted(course, times):
-    """A batch that gets Ctrl-C while its first kernel, deaf to signals, is at work; gives the lines it printed."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(course)], stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.DEVNULL)
-    begun = []
-    for _ in process.stdout:
-        begun = psutil.Process(process.pid).children(recursive=True)
-        if len(begun) >= 4:  # the server, its tracker, papermill, and the kernel
-            break
-    time.sleep(3)
-    for _ in range(times):
-        process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=40)
-    _, alive = psutil.wait_procs(begun, timeout=2)
-    assert len(begun) >= 4 and [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
-    yield out.splitlines()
+def at_work(course):
+    """``run`` of two notebooks, as a process, while the kernel of the first, deaf to signals, is at work; what it
+    began is gone in the end.
+    """
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(course), str(course / "out put")], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    until = time.monotonic() + 120
+    while not (course / "deaf").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    began = psutil.Process(process.pid).children(recursive=True)
+    assert len(began) >= 4, process.communicate(timeout=60)  # the server, its tracker, papermill, and the kernel
+    yield process
+    _, alive = psutil.wait_procs(began, timeout=10)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_an_interrupted_batch_ends_its_children_and_can_go_on(course):
-    with interrupted(course, 1) as lines:
-        assert lines[-1] == "waiting waiting"
-    (course / "mended").touch()
-    assert {one.state for one in batch.Batch(planned(course, 9, 8), [{}]).run()} == {"done"}
+@pytest.mark.parametrize(("numbers", "whom"), [
+    ([signal.SIGINT], os.kill), ([signal.SIGTERM], os.kill), ([signal.SIGINT] * 2, os.kill),
+    pytest.param([signal.SIGHUP], os.killpg, marks=pytest.mark.long),
+])
+def test_an_interrupted_batch_ends_its_children_and_can_go_on(course, numbers, whom):
+    """By Ctrl-C, also twice, by SIGTERM, and by a terminal that is closed: that reaches the whole group."""
+    with at_work(course) as process:
+        for number in numbers:
+            whom(process.pid, number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(numbers) > 1 or said(3, told)
+    jobs = planned(course, 9, 8)
+    assert len(numbers) > 1 or {job.status().state for job in jobs} == {"waiting"}
+    if whom is os.kill and numbers == [signal.SIGINT]:
+        (course / "mended").touch()
+        assert {one.state for one in batch.Batch(jobs, [{}]).run()} == {"done"}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_interrupted_twice_it_still_leaves_nothing_behind(course):
-    """The second Ctrl-C comes while the first one's work is done."""
-    with interrupted(course, 2):
-        pass
+def test_a_kernel_does_not_outlive_its_papermill(course):
+    """Nor a papermill its batch's server; a killed one has died, and the next notebook is begun all the same."""
+    with at_work(course) as process:
+        server = next(child for child in psutil.Process(process.pid).children() if "forkserver" in str(child.cmdline()))
+        papermill, = server.children()
+        kernel, = papermill.children()
+        papermill.kill()
+        psutil.wait_procs([kernel], timeout=10)
+        assert not kernel.is_running()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1 and "seed9" in told and "died: papermill was ended by signal 9" in told
+    assert planned(course, 8)[0].status().state == "done"
+
+
+def test_a_killed_server_ends_its_notebook(course):
+    with at_work(course) as process:
+        server = next(child for child in psutil.Process(process.pid).children() if "forkserver" in str(child.cmdline()))
+        server.kill()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1 and "died: it was ended, since the process that had begun it was killed" in told
+    assert planned(course, 8)[0].status().state == "done"
+
+
+def test_what_is_imported_in_advance_is_there():
+    for name in warm.PRELOADED:
+        importlib.import_module(name)
 
 
 def test_where_another_process_is_at_work_nothing_starts(course):

@@ -7,6 +7,7 @@ import time
 
 import psutil
 import pytest
+import torch
 from faults.nursery import home_of, outcome
 from faults.table import said
 
@@ -34,11 +35,14 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bits(nursery, unharmed, tmp
 
 def test_killed_while_a_checkpoint_is_written_the_one_before_loads(nursery, tmp_path):
     """At 100 random moments, until the first ten checkpoints are written; no partial file has a final name."""
-    moments, written = random.Random(0), 0
+    moments, written, begun = random.Random(0), 0, time.perf_counter()
+    for epoch in range(10):
+        checkpoint.save(tmp_path / "tried", epoch, {"model": torch.zeros(500_000)})
+    ten = time.perf_counter() - begun  # seconds
     for number in range(100):
         folder = tmp_path / str(number)
         process = nursery.begin(folder, task="save")
-        time.sleep(moments.uniform(0, 0.15))
+        time.sleep(moments.uniform(0, 0.01 + ten))
         os.kill(process, signal.SIGKILL)
         assert nursery.end_of(process) == -signal.SIGKILL
         found = [checkpoint.restore(path) for path in checkpoint.list_checkpoints(folder)]  # each believed or refused

@@ -69,11 +69,23 @@ def test_as_a_user_whom_the_system_does_not_know(checkout, tmp_path):
     whole(checkout, words, ran)
 
 
+TINY = """from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(4 * 8 * 8, classes))
+"""
+
+
 @pytest.mark.long
 def test_two_hundred_runs_in_one_batch_leave_memory_and_files_flat(tmp_path):
-    """Real smoke runs; the runner is looked at every second, from the tenth run on."""
-    runs = [load("gtsrb_stn", "lenet", "smoke", seed=seed, epochs=1) for seed in range(200)]
-    jobs, seen, process = batch.plan(runs, {"EPOCHS": 1}, tmp_path), [], psutil.Process()
+    """Real smoke runs of a small network; the runner is looked at every second, from the tenth run on."""
+    (tmp_path / "tiny.py").write_text(TINY)
+    network = f"{tmp_path / 'tiny.py'}:Net"
+    runs = [load("cifar10_custom_resnet", None, "smoke", model=network, seed=seed, epochs=2) for seed in range(200)]
+    jobs, seen, process = batch.plan(runs, {"EPOCHS": 2}, tmp_path / "out"), [], psutil.Process()
 
     def look():
         if sum(job.status().state == "done" for job in jobs[:20]) >= 10:

@@ -1,0 +1,81 @@
+"""All measurements, and the README they are written into:  python -m benchmarks  (half an hour on a quiet machine)."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import course, loader, profiles, startup, training, turns
+from course_utils import hardware, plots, record
+
+HOME = Path(__file__).parent
+ON_A_GPU = (  # what has not been measured
+    turns.Row("custom ResNet, 24 epochs at batch 512, 94 % (mean of 5 seeds)", None, None, "s", None, 0, "under 15 s"),
+    turns.Row("`s7`, 200 epochs", None, None, "min", None, 0, "under 5 min"),
+    turns.Row("share of the GPU's bf16 rate", None, None, "%", None, 0),
+)
+TEXT = """# Speed, measured side by side
+
+Written by `python -m benchmarks`, from what it measured on {machine}, {threads} threads, commit {commit}, torch
+{torch}. The plain way is [`plain.py`](plain.py): one image at a time, two workers, float32 in the usual layout. Both
+ways take turns, so that a busy machine slows both; numbers are medians over the rounds, a ratio is the median of the
+rounds' ratios. Each part has a command of its own: `python -m benchmarks.loader`, `.training`, `.startup`, `.course`,
+`.profiles`.
+
+## Against the plain way
+
+{rows}
+
+This processor has {units} for bfloat16 products, in which the goals for training steps were set.
+
+## On a GPU
+
+{gpu}
+
+## Cost against work
+
+![seconds against the amount of work](scale.png)
+
+{lines}
+
+## Where the time goes
+
+{profiles}
+"""
+
+
+def main() -> None:
+    """Measures, and writes ``results.json``, ``scale.png`` and ``README.md`` beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--root", type=Path, help="folder of the data sets")
+    args = parser.parse_args()
+    lines = course.measure(min(3, args.rounds), args.root)
+    rows = [*loader.measure(args.rounds, 10_000, args.root), *training.measure(args.rounds, 4, args.root),
+            *startup.measure(args.rounds, args.root)]
+    found = {"machine": hardware.machine_words(), "threads": torch.get_num_threads(), "commit": record.commit(),
+             "torch": torch.__version__, "bf16": hardware.has_bf16(torch.device("cpu")),
+             "rows": [dataclasses.asdict(row) for row in rows], "lines": [dataclasses.asdict(line) for line in lines],
+             "profiles": profiles.measure(args.root)}
+    (HOME / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    plots.save_figure(course.draw(lines), HOME / "scale.png")
+    (HOME / "README.md").write_text(text(found), encoding="utf-8")
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """The README of what was found (``results.json``)."""
+    lines = [course.Line(**line) for line in found["lines"]]
+    return TEXT.format(machine=found["machine"], threads=found["threads"], commit=f"`{(found['commit'] or '–')[:7]}`",
+                       torch=found["torch"], rows=turns.table(turns.Row(**row) for row in found["rows"]),
+                       units="units" if found["bf16"] else "no units", gpu=turns.table(ON_A_GPU),
+                       lines=course.table(lines),
+                       profiles="\n\n".join(f"{name}:\n\n{rows}" for name, rows in found["profiles"].items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The fast paths against the plain way: the same distribution of augmented images, the same loss within seed noise."""
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import plain
+from course_utils import hardware, train
+from course_utils.datasets import open_dataset
+from course_utils.experiment import Transform, load
+from course_utils.loader import Batches
+
+DRAWS, SEEDS = 3000, 5
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_dataset("cifar10", data="sample", train_images=640, test_images=100)
+
+
+def drawn(data, augmentation, engine):
+    """float64 (DRAWS, 3, 32, 32): one image, so many times in an epoch, as that engine changes it."""
+    images, labels = np.repeat(data.train_images[3:4], DRAWS, 0), np.zeros(DRAWS, np.int64)
+    batches = Batches(images, labels, 500, data.mean, data.std, engine=engine, augmentation=augmentation)
+    return torch.cat([x for x, _ in batches.epoch(1)]).double()
+
+
+def largest_deviation(a, b):
+    """Of the pixels' means and mean squares, in standard errors, where a pixel changes often enough to have one."""
+    lively = (a.std(0) > 0.2) & (b.std(0) > 0.2)
+    found = []
+    for power in (1, 2):
+        one, other = a[:, lively]**power, b[:, lively]**power
+        found.append((one.mean(0) - other.mean(0)).abs() / ((one.var(0) + other.var(0)) / DRAWS).sqrt())
+    return torch.cat(found).max()
+
+
+@pytest.mark.parametrize("name", ["s7", "net"])
+def test_both_engines_draw_from_one_distribution(data, name):
+    """The largest of the deviations stays below five standard errors; with one wrong probability it does not."""
+    augmentation = load("cifar10_dilated_depthwise", name).augmentation
+    reference = drawn(data, augmentation, "albumentations")
+    assert largest_deviation(drawn(data, augmentation, "torch"), reference) < 5
+    for number in range(len(augmentation)):
+        wrong = [dataclasses.replace(step, p=0.7 * step.p) if k == number else step
+                 for k, step in enumerate(augmentation)]
+        assert largest_deviation(drawn(data, wrong, "torch"), reference) > 5, augmentation[number].name
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 32, 1), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 10))
+
+
+def losses(data, exp, way):
+    """The training loss of the last epoch, for each seed."""
+    found = []
+    for seed in range(SEEDS):
+        model, settings = network(seed), {"augmentation": exp.augmentation, "shuffle": True, "seed": seed}
+        engine = "albumentations" if way == "plain" else "torch"
+        batches = Batches(data.train_images, data.train_labels, 32, data.mean, data.std, engine=engine, **settings)
+        if way == "plain":
+            optimizer = plain.optimizer_for(model, "sgd", 0.05, 0.9, 0.0)
+
+            def step(x, y, model=model, optimizer=optimizer):
+                return plain.step(model, optimizer, x.contiguous(), y, exp.l1)
+        else:
+            step = train.make_step(exp, model, 0.05, hardware.choose_machine("fp32"))
+        found.append([np.mean([float(step(x, y)) for x, y in batches.epoch(epoch)]) for epoch in (1, 2, 3)][-1])
+    return np.array(found)
+
+
+def test_the_loss_is_that_of_the_plain_way_within_seed_noise(data):
+    """Welch's t of five seeds each, below 3 (p = 0.02); without the augmentation it is beyond."""
+    exp = load("cifar10_dilated_depthwise", "s7", "smoke", optimizer="sgd", momentum=0.9, l1=0.0005)
+    theirs, ours = losses(data, exp, "plain"), losses(data, exp, "ours")
+
+    def t(a, b):
+        return abs(a.mean() - b.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / SEEDS)
+
+    assert t(theirs, ours) < 3
+    assert t(theirs, losses(data, exp.replace(augmentation=(Transform("horizontal_flip"),)), "ours")) > 3
