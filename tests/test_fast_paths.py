@@ -17,7 +17,7 @@ DRAWS, SEEDS = 3000, 5
 
 @pytest.fixture(scope="module")
 def data():
-    return open_dataset("cifar10", data="sample", train_images=640, test_images=100)
+    return open_dataset("cifar10", data="sample", train_images=320, test_images=100)
 
 
 def drawn(data, augmentation, engine):
@@ -75,12 +75,12 @@ def losses(data, exp, way):
 
 
 def test_the_loss_is_that_of_the_plain_way_within_seed_noise(data):
-    """Welch's t of five seeds each, below 3 (p = 0.02); without the augmentation it is beyond."""
+    """Of the differences, seed by seed, Student's t stays below 3; without most of the augmentation it does not."""
     exp = load("cifar10_dilated_depthwise", "s7", "smoke", optimizer="sgd", momentum=0.9, l1=0.0005)
-    theirs, ours = losses(data, exp, "plain"), losses(data, exp, "ours")
 
     def t(a, b):
-        return abs(a.mean() - b.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / SEEDS)
+        return abs((a - b).mean()) / ((a - b).std(ddof=1) / SEEDS**0.5)
 
-    assert t(theirs, ours) < 3
+    theirs = losses(data, exp, "plain")
+    assert t(theirs, losses(data, exp, "ours")) < 3
     assert t(theirs, losses(data, exp.replace(augmentation=(Transform("horizontal_flip"),)), "ours")) > 3
