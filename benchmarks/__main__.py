@@ -1,10 +1,9 @@
 """All measurements, and the README they are written into:  python -m benchmarks  (half an hour on a quiet machine)."""
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,10 @@ rounds' ratios. Each part has a command of its own: `python -m benchmarks.loader
 
 {rows}
 
-This processor has {units} for bfloat16 products, in which the goals for training steps were set.
+This processor has {units} for bfloat16 products, in which the goals for training steps were set. What can be at best
+on it:
+
+{bounds}
 
 ## On a GPU
 
@@ -51,17 +53,15 @@ This processor has {units} for bfloat16 products, in which the goals for trainin
 
 def main() -> None:
     """Measures, and writes ``results.json``, ``scale.png`` and ``README.md`` beside this file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--root", type=Path, help="folder of the data sets")
-    args = parser.parse_args()
+    args = turns.parser(__doc__).parse_args()
     lines = course.measure(min(3, args.rounds), args.root)
     rows = [*loader.measure(args.rounds, 10_000, args.root), *training.measure(args.rounds, 4, args.root),
             *startup.measure(args.rounds, args.root)]
+    tables, bounds = profiles.measure(args.rounds, args.root)
     found = {"machine": hardware.machine_words(), "threads": torch.get_num_threads(), "commit": record.commit(),
              "torch": torch.__version__, "bf16": hardware.has_bf16(torch.device("cpu")),
              "rows": [dataclasses.asdict(row) for row in rows], "lines": [dataclasses.asdict(line) for line in lines],
-             "profiles": profiles.measure(args.root)}
+             "bounds": [dataclasses.asdict(bound) for bound in bounds], "profiles": tables}
     (HOME / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     plots.save_figure(course.draw(lines), HOME / "scale.png")
     (HOME / "README.md").write_text(text(found), encoding="utf-8")
@@ -70,11 +70,20 @@ def main() -> None:
 def text(found: Mapping[str, Any]) -> str:
     """The README of what was found (``results.json``)."""
     lines = [course.Line(**line) for line in found["lines"]]
+    rows = [turns.Row(**row) for row in found["rows"]]
     return TEXT.format(machine=found["machine"], threads=found["threads"], commit=f"`{(found['commit'] or '–')[:7]}`",
-                       torch=found["torch"], rows=turns.table(turns.Row(**row) for row in found["rows"]),
+                       torch=found["torch"], rows=turns.table(rows),
+                       bounds=_bounds(rows, [profiles.Bound(**bound) for bound in found["bounds"]]),
                        units="units" if found["bf16"] else "no units", gpu=turns.table(ON_A_GPU),
                        lines=course.table(lines),
                        profiles="\n\n".join(f"{name}:\n\n{rows}" for name, rows in found["profiles"].items()))
+
+
+def _bounds(rows: Sequence[turns.Row], bounds: Sequence[profiles.Bound]) -> str:
+    plain = {row.what: row.plain for row in rows}
+    lines = ["| what | if it took no longer than | images/s | times the plain way |", "|" + " --- |" * 4]
+    return "\n".join([*lines, *(f"| {bound.what} | {bound.why} | {bound.best:,.0f} | "
+                                f"{bound.best / plain[bound.what]:.2f} |" for bound in bounds)])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ notebooks against their number; a straight line through each, by least squares. 
 """
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from benchmarks import startup, turns
@@ -50,12 +48,8 @@ class Line:
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--root", type=Path, help="folder of the data sets")
-    args = parser.parse_args()
-    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n")
-    print(table(measure(args.rounds, args.root)))
+    args = turns.parser(__doc__, rounds=3).parse_args()
+    turns.show(table(measure(args.rounds, args.root)))
 
 
 def measure(rounds: int, root: Path | None = None) -> list[Line]:

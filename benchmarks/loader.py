@@ -8,7 +8,6 @@ the time, as they would in an epoch. Real data must be prepared.
 """
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +24,16 @@ from course_utils.experiment import Experiment, load
 from course_utils.loader import Batches
 from course_utils.models import build_model
 
+GTSRB_TRAINED = "GTSRB likewise, with LeNet's training"
 GOALS = {"cifar10": 10.0, "stl10": 6.0, "gtsrb": 5.0}  # times the plain way
 
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = turns.parser(__doc__)
     parser.add_argument("--images", type=int, default=10_000, help="images a round (of STL-10 at most 5,000)")
-    parser.add_argument("--root", type=Path, help="folder of the data sets")
     args = parser.parse_args()
-    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n")
-    print(turns.table(measure(args.rounds, args.images, args.root)))
+    turns.show(turns.table(measure(args.rounds, args.images, args.root)))
 
 
 def measure(rounds: int, images: int, root: Path | None = None) -> list[turns.Row]:
@@ -100,7 +97,7 @@ def _gtsrb(rounds: int, count: int, root: Path | None) -> list[turns.Row]:
         trained = _rates(lambda: plain.train(model, adam, plain.loader(pictures, exp.batch_size)),
                          lambda: [step(x, y) for x, y in batches.epoch(2)], count, rounds)
     return [turns.compared("GTSRB, twelve transforms, from PNG files", alone, "images/s"),
-            turns.compared("the same with LeNet's training", trained, "images/s", GOALS["gtsrb"])]
+            turns.compared(GTSRB_TRAINED, trained, "images/s", GOALS["gtsrb"])]
 
 
 if __name__ == "__main__":

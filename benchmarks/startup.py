@@ -8,7 +8,6 @@ The plain way's second notebook is like its first.
 """
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -17,10 +16,9 @@ import time
 from pathlib import Path
 
 import nbformat
-import torch
 
 from benchmarks import turns
-from course_utils import hardware, warm
+from course_utils import warm
 
 FIRST, LATER, MEMORY = 5.0, 2.0, 1.5  # goals: seconds, seconds, times (data + torch's own)
 PLAIN = [
@@ -52,12 +50,8 @@ import time; open(STAMP, "w").write(str(time.time()))""",
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--root", type=Path, help="folder of the data sets")
-    args = parser.parse_args()
-    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n")
-    print(turns.table(measure(args.rounds, args.root)))
+    args = turns.parser(__doc__).parse_args()
+    turns.show(turns.table(measure(args.rounds, args.root)))
 
 
 def measure(rounds: int, root: Path | None = None) -> list[turns.Row]:

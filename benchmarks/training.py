@@ -8,7 +8,6 @@ the parameters, ``.item()`` at every step. Processes apart, since how memory is 
 """
 from __future__ import annotations
 
-import argparse
 import itertools
 import multiprocessing
 import statistics
@@ -34,14 +33,11 @@ CLOSE = 0.05  # the two ways' losses may differ by rounding, and by what trainin
 
 def main() -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.parser(__doc__)
     parser.add_argument("variants", nargs="*", metavar="ASSIGNMENT:VARIANT", default=list(GOALS))
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="optimiser steps a round")
-    parser.add_argument("--root", type=Path, help="folder of the data sets")
     args = parser.parse_args()
-    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n")
-    print(turns.table(measure(args.rounds, args.steps, args.root, args.variants)))
+    turns.show(turns.table(measure(args.rounds, args.steps, args.root, args.variants)))
 
 
 def measure(rounds: int, steps: int, root: Path | None = None,
@@ -68,8 +64,13 @@ def _compare(name: str, rounds: int, steps: int, root: Path | None) -> turns.Row
     if precision == "fp32" and max(abs(a - b) for a, b in zip(*losses)) > CLOSE * losses[0][0]:
         raise RuntimeError(f"{name}: the losses of the two ways go apart: {losses}")
     rates = {way: [batch * steps / seconds for seconds, _ in rows] for way, rows in found.items()}
-    what = f"training step of {name.partition(':')[2]} ({name.partition(':')[0]}), batch {batch}, {precision}"
-    return turns.compared(what, rates, "images/s", GOALS.get(name))
+    return turns.compared(title(name), rates, f"images/s, {precision}", GOALS.get(name))
+
+
+def title(name: str) -> str:
+    """Of the row of a variant."""
+    assignment, variant = name.split(":")
+    return f"training step of {assignment}, {variant}, batch {BATCH.get(name) or load(assignment, variant).batch_size}"
 
 
 def work(pipe: Connection, way: str, name: str, rounds: int, steps: int, root: Path | None) -> None:

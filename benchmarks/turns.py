@@ -1,10 +1,16 @@
-"""Two ways measured in turns, so that a busy machine slows both; and their rows in a table."""
+"""What the scripts share: options; two ways measured in turns, so that a busy machine slows both; their table."""
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from course_utils import hardware
 
 HEAD = ("what", "plain way", "ours", "", "ratio", "rounds", "goal", "met")
 
@@ -65,6 +71,19 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def parser(doc: str, rounds: int = 5) -> argparse.ArgumentParser:
+    """Of the command whose module has the docstring ``doc``: ``--rounds`` and ``--root``."""
+    made = argparse.ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("--rounds", type=int, default=rounds, help="how often each way has its turn")
+    made.add_argument("--root", type=Path, help="folder of the data sets")
+    return made
+
+
+def show(found: str) -> None:
+    """Print a table, and where it was measured."""
+    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n\n{found}")
 
 
 def seconds(work: Callable[[], object]) -> float:
