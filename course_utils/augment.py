@@ -37,10 +37,10 @@ def normalise(images: Tensor, mean: Colour, std: Colour) -> Tensor:
 
 
 def _normalise(x: Tensor, mean: Colour, std: Colour) -> Tensor:
-    """(B, 3, H, W), 0 to 255, in one pass: (x / 255 - mean) / std, channels last."""
+    """(B, 3, H, W), 0 to 255, in one pass: (x / 255 - mean) / std, channels last; ``x`` may be overwritten."""
     x = x.contiguous(memory_format=torch.channels_last)  # mixed with the planes' layout it would take thrice as long
     offset = per_channel(tuple(-m / s for m, s in zip(mean, std)), x)
-    return torch.addcmul(offset, x, per_channel(tuple(1 / (255 * s) for s in std), x))
+    return torch.addcmul(offset, x, per_channel(tuple(1 / (255 * s) for s in std), x), out=x)
 
 
 def viewable(x: Tensor, mean: Colour, std: Colour) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from course_utils import plots, record, tables
 from course_utils.datasets import Dataset, open_dataset
 from course_utils.errors import CourseError, unknown
-from course_utils.experiment import ASSIGNMENTS
+from course_utils.experiment import ASSIGNMENTS, differing
 from course_utils.record import Record
 
 SHOWN = 40  # changed images in the figure
@@ -53,9 +53,7 @@ def compare(one: Named, other: Named) -> str:
 
 
 def _settings(a: Record, b: Record) -> list[tuple[str, str, str]]:
-    ours, theirs = a["experiment"], b["experiment"]
-    rows = [(key, _short(ours.get(key)), _short(theirs.get(key))) for key in sorted(ours | theirs)
-            if ours.get(key) != theirs.get(key)]
+    rows = [(key, _short(ours), _short(theirs)) for key, ours, theirs in differing(a["experiment"], b["experiment"])]
     return rows or [("same experiment", "", "")]
 
 

@@ -142,15 +142,20 @@ def total_epochs(described: Mapping[str, Any]) -> int:
     return first + sum(stage.get("epochs", first) for stage in described.get("stages", ()))
 
 
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """What differs between two experiments as mappings, a line each, but for their ``about``. A setting younger than
-    one of them has its default there.
+def differing(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(setting, here, there) wherever two experiments as mappings differ, but for their ``about``. A setting younger
+    than one of them has its default there.
     """
     defaults = {f.name: [] if f.default == () else f.default for f in dataclasses.fields(Experiment)
                 if f.default is not dataclasses.MISSING}
     ours, theirs = defaults | dict(here), defaults | dict(there)
-    return [f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} asked for" for key in sorted(ours | theirs)
+    return [(key, ours.get(key), theirs.get(key)) for key in sorted(ours | theirs)
             if ours.get(key) != theirs.get(key) and key != "about"]
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """What is ``differing``, a line each, to somebody who asked for ``here`` and finds ``there``."""
+    return [f"{key}: {found!r} there, {asked!r} asked for" for key, asked, found in differing(here, there)]
 
 
 def _stretched(stage: Mapping[str, Any], epochs: int, stretch: float) -> dict[str, Any]:

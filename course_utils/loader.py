@@ -16,7 +16,7 @@ from course_utils.errors import CourseError
 from course_utils.experiment import Experiment, Transform
 
 WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
-TOGETHER = 512  # images augmented at once, in as many batches as that makes: the overhead of small steps is shared
+TOGETHER = 1 << 22  # pixels augmented at once, in as many batches as that makes: the overhead of small steps is shared
 RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to live there
 
 
@@ -87,7 +87,7 @@ class Batches:
             yield from self._one_by_one(self._share(order), number)
             return
         shares = self._share(order)
-        together = max(1, TOGETHER // self.batch_size)
+        together = max(1, TOGETHER // (self.batch_size * self.images[0, ..., 0].size))
         pieces = [shares[k:k + together] for k in range(0, len(shares), together)]
         numbers = [torch.cat(piece) for piece in pieces]
         kinds, by_kind = zip(*(torch.from_numpy(self.items.kind)[n].sort(stable=True) for n in numbers))

@@ -17,7 +17,7 @@ from course_utils import checkpoint, processes
 from course_utils.datasets import DATASETS, Dataset
 from course_utils.errors import CourseError
 from course_utils.evaluate import Prediction, per_class_accuracy
-from course_utils.experiment import ASSIGNMENTS, Experiment, differences, load, total_epochs
+from course_utils.experiment import ASSIGNMENTS, Experiment, differing, load, total_epochs
 from course_utils.files import REPO, refusal, write_whole
 from course_utils.hardware import Machine, machine_words
 from course_utils.train import Training, best_epoch
@@ -261,7 +261,7 @@ def variant_of(record: Record) -> Experiment:
 
 def strays(record: Record) -> list[str]:
     """Settings in which a run differs from its ``variant_of``."""
-    return [line.partition(":")[0] for line in differences(variant_of(record).as_dict(), record["experiment"])]
+    return [key for key, *_ in differing(variant_of(record).as_dict(), record["experiment"])]
 
 
 def results(assignment: str) -> dict[str, Record]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from torch import nn
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the same tests on every machine; test_gpu.py is for a GPU
 
-from course_utils import hardware
+from course_utils import acquire, hardware
 from course_utils.acquire import data_root
 from course_utils.experiment import Experiment
 from course_utils.files import REPO
@@ -68,6 +69,27 @@ def toy_model(seed: int = 0, dropout: float = 0.1) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(dropout),
                          nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+
+
+class Hostile:
+    """Unpickled by whoever executes what a pickle asks for, it leaves ``harmed`` in the working folder."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch harmed",)
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cifar10_of(monkeypatch: pytest.MonkeyPatch, train: int = 50, test: int = 10) -> None:
+    """CIFAR-10's source asks for so many images, and has no mirrors."""
+    source = acquire.SOURCES["cifar10"]
+    offline = tuple(dataclasses.replace(archive, mirrors=()) for archive in source.archives)
+    monkeypatch.setitem(acquire.SOURCES, "cifar10",
+                        dataclasses.replace(source, counts={"train": train, "test": test}, archives=offline))
 
 
 @contextlib.contextmanager

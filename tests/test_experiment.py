@@ -18,8 +18,8 @@ def test_every_variant_is_lawful(assignment, profile):
     for variant in experiment.describe(assignment)["variants"]:
         exp = load(assignment, variant, profile)
         assert exp.data == ("sample" if profile == "smoke" else "real")
-        for number in range(len(exp.stages) + 1):
-            build_steps(exp.stage(number).augmentation)
+        for stage in exp.all_stages:
+            build_steps(stage.augmentation)
         build_model(exp.model, 10, **exp.model_settings)
 
 
@@ -136,7 +136,7 @@ def test_the_stl10_history():
             ("2.5", "grouped_resnet", {}, 256, 20, (500, 100, None, (crop, 70)), (200, 50, 120, whole))):
         exp = load("stl10_versions", name)
         assert (exp.model, exp.model_settings, exp.batch_size, exp.passes) == (model, settings, batch, passes)
-        stages = [exp.stage(number) for number in range(len(exp.stages) + 1)]
+        stages = exp.all_stages
         assert [(stage.epochs, stage.step_epochs, stage.test_side) for stage in stages] == [part[:3] for part in wanted]
         for stage, (*_, (step, size)) in zip(stages, wanted):
             steps = [(change.name, change.p, change.settings) for change in stage.augmentation]

@@ -29,7 +29,7 @@ assert machine.device.type == "cuda"
 def loaders_of(stage):
     return make_loaders(stage, data, machine.placement)
 
-loaders, final = loaders_of(exp), loaders_of(exp.stage(len(exp.stages)))
+loaders, final = loaders_of(exp), loaders_of(exp.all_stages[-1])
 assert loaders.train.resident is not None
 torch.manual_seed(0)
 model = build_model(exp.model, len(data.classes))

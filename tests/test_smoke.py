@@ -26,4 +26,4 @@ def test_the_net_passes_80_percent_on_the_sample(assignment):
         return make_loaders(stage, data, machine.placement)
 
     train.fit_stages(exp, model, loaders_of, exp.lr, machine, say=lambda _: None)
-    assert predict(model, loaders_of(exp.stage(len(exp.stages))).test, machine.precision).accuracy > 0.8
+    assert predict(model, loaders_of(exp.all_stages[-1]).test, machine.precision).accuracy > 0.8

@@ -213,8 +213,7 @@ def test_a_stage_goes_on_with_the_weights_and_begins_all_else_anew(tiny, machine
     exp = tiny.replace(epochs=2, stages=STAGES)
     model, training = fit_stages(exp, machine)
     by_hand = toy_model()
-    for number in (0, 1):
-        stage = exp.stage(number)
+    for stage in exp.all_stages:
         batches = Loaders(stage)
         part = train.fit(stage, by_hand, batches.train, batches.watch, stage.lr, machine, **QUIET)
     assert torch.equal(weights(model), weights(by_hand))

@@ -33,8 +33,9 @@ class CoarseDropout:
         left = (u[:, 1] * (width - self.size + 1)).floor().view(-1, 1, 1, 1)
         rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
         columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
-        down = (rows >= top) & (rows < top + self.size) & on.view(-1, 1, 1, 1)  # small: together one number a pixel
-        return torch.where(down & ((columns >= left) & (columns < left + self.size)), mean.round(), x)
+        down = (rows >= top) & (rows < top + self.size) & on.view(-1, 1, 1, 1)
+        across = (columns >= left) & (columns < left + self.size)
+        return x.lerp(mean.round(), down.float() * across.float())  # by 0 or 1, exactly; torch.where takes twice as long
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
         import albumentations as A

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import files_of_at_most
+from conftest import cifar10_of, files_of_at_most
 from faults.nursery import home_of, outcome
 from faults.table import said
 from test_acquire import batches
@@ -21,19 +21,12 @@ from course_utils.errors import CourseError
 
 def test_a_full_disk_at_the_data(tmp_path, monkeypatch):
     batches(tmp_path / "cifar-10-batches-py", np.random.default_rng(0))
-    small(monkeypatch)
+    cifar10_of(monkeypatch)
     said_so = r"Could not write .*cifar10: File too large \(.* MB free"
     with files_of_at_most(20_000), pytest.raises(CourseError, match=said_so):
         acquire.prepare("cifar10", tmp_path, say=lambda _: None)
     assert list((tmp_path / "cifar10").iterdir()) == []
     acquire.prepare("cifar10", tmp_path, say=lambda _: None)
-
-
-def small(monkeypatch, train=50, test=10):
-    import dataclasses
-
-    source = dataclasses.replace(acquire.SOURCES["cifar10"], counts={"train": train, "test": test})
-    monkeypatch.setitem(acquire.SOURCES, "cifar10", source)
 
 
 def test_a_read_only_folder_is_said_before_training(nursery, tmp_path):
@@ -53,7 +46,7 @@ def test_a_preparation_killed_at_any_moment_is_made_anew(nursery, tmp_path, monk
     """Ten random moments; what lies there half made is never taken for whole."""
     batches(tmp_path / "cifar-10-batches-py", np.random.default_rng(0), each=2_000)
     counts, moments, cut = {"train": 10_000, "test": 2_000}, random.Random(0), 0
-    small(monkeypatch, **counts)
+    cifar10_of(monkeypatch, **counts)
     begun = time.perf_counter()
     assert nursery.whole(tmp_path, task="prepare", images=counts) == 0, (tmp_path / "log").read_text()
     seconds, (whole, _) = time.perf_counter() - begun, acquire.open_prepared("cifar10", tmp_path)

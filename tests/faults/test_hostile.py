@@ -5,7 +5,6 @@ The short forms draw the same examples every time, the long ones others.
 import hashlib
 import io
 import json
-import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Hostile, cifar10_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -137,8 +137,7 @@ def test_records(count, tmp_path):
 def test_prepared_arrays(count, tmp_path, monkeypatch):
     """``meta.json`` and the headers of the arrays."""
     batches(tmp_path / "cifar-10-batches-py", np.random.default_rng(0))
-    monkeypatch.setitem(acquire.SOURCES, "cifar10", acquire.SOURCES["cifar10"].__class__(
-        **vars(SOURCES["cifar10"]) | {"counts": {"train": 50, "test": 10}}))
+    cifar10_of(monkeypatch)
     folder = acquire.prepare("cifar10", tmp_path, say=lambda _: None)
     meta, labels = folder / "meta.json", folder / "test_labels.npy"
     good = {path: path.read_bytes() for path in (meta, labels)}
@@ -263,11 +262,6 @@ def test_pickled_batches(count, tmp_path):
     fuzz(count, damaged(python2_pickle({b"data": images, b"labels": [0, 1]})), act)
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch harmed",)
-
-
 def test_a_hostile_batch_is_refused_unexecuted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     batches(tmp_path / "cifar-10-batches-py", np.random.default_rng(0))
@@ -280,8 +274,7 @@ def test_a_hostile_batch_is_refused_unexecuted(tmp_path, monkeypatch):
 def test_a_hostile_array_is_refused_unexecuted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     batches(tmp_path / "cifar-10-batches-py", np.random.default_rng(0))
-    monkeypatch.setitem(acquire.SOURCES, "cifar10", acquire.SOURCES["cifar10"].__class__(
-        **vars(SOURCES["cifar10"]) | {"counts": {"train": 50, "test": 10}}))
+    cifar10_of(monkeypatch)
     folder = acquire.prepare("cifar10", tmp_path, say=lambda _: None)
     np.save(folder / "test_labels.npy", np.array([Hostile()]), allow_pickle=True)
     with pytest.raises(CourseError, match="damaged arrays"):

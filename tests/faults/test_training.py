@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from conftest import Hostile, flip_a_byte
 from faults.nursery import home_of, outcome
 from faults.table import said
 
@@ -33,19 +34,8 @@ def rename(path):
     path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{digest}.pt"))
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch harmed",)
-
-
 def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_a_byte(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def make_hostile(path):
