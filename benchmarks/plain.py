@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from course_utils.datasets import Items
+
+if TYPE_CHECKING:
+    import albumentations as A
 
 WORKERS = 2
 
@@ -40,6 +44,11 @@ def stl10_transform(mean: Sequence[float], std: Sequence[float]) -> Callable:
 
     return T.Compose([T.RandomRotation(45), T.RandomResizedCrop(96), T.ColorJitter(0.3, 0.3, 0.3, 0.3),
                       T.RandomHorizontalFlip(), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(mean, std)])
+
+
+def by_albumentations(pipeline: A.Compose, picture: Image.Image) -> Tensor:
+    """One picture through NumPy and ``pipeline``: float32 (3, H, W)."""
+    return torch.from_numpy(pipeline(image=np.array(picture))["image"]).permute(2, 0, 1)
 
 
 class Images(Dataset):

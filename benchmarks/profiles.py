@@ -45,7 +45,7 @@ class Training:
 
     batches: Batches
     drawn: list[tuple[Tensor, Tensor]]  # batches, kept
-    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    step: Callable[[Tensor, Tensor], Tensor]
     flop: float  # of all products of one step, an image
 
     def steps(self) -> None:

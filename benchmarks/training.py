@@ -4,16 +4,15 @@
 
 Both start from the same weights and see the same augmented batches of real data, drawn before the clock starts; so the
 losses are those of one training, and must agree. Plain: float32, the usual memory layout, the L1 penalty as a loop over
-the parameters, ``.item()`` at every step. Processes apart, since how memory is kept is a matter of the whole process.
+the parameters, ``.item()`` at every step.
 """
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import statistics
 import time
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,10 +24,18 @@ from course_utils.experiment import load
 from course_utils.loader import make_loaders
 from course_utils.models import build_model
 
-WAYS = ("plain", "ours")
 GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # times the plain way
 BATCH = {"cifar10_custom_resnet:published": 128}  # instead of the variant's
 CLOSE = 0.05  # the two ways' losses may differ by rounding, and by what training makes of it in some dozen steps
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some steps of a training."""
+
+    rate: float  # images/s
+    loss: float  # mean, nats
+    precision: str
 
 
 def main() -> None:
@@ -47,23 +54,12 @@ def measure(rounds: int, steps: int, root: Path | None = None,
 
 
 def _compare(name: str, rounds: int, steps: int, root: Path | None) -> turns.Row:
-    context = multiprocessing.get_context("spawn")
-    pipes = {}
-    for way in WAYS:
-        pipes[way], end = context.Pipe()
-        context.Process(target=work, args=(end, way, name, rounds, steps, root), daemon=True).start()
-        end.close()  # so that a process that dies is noticed
-
-    def ask(way: str) -> tuple[float, float]:
-        pipes[way].send(None)  # one works, the other waits
-        return pipes[way].recv()
-
-    found = turns.in_turns({way: (lambda way=way: ask(way)) for way in WAYS}, rounds)
-    batch, precision = pipes["ours"].recv()
-    losses = [[loss for _, loss in found[way]] for way in WAYS]
+    found = turns.in_processes(prepare, rounds, name, rounds, steps, root)
+    precision = found["ours"][0].precision
+    losses = [[part.loss for part in found[way]] for way in turns.WAYS]
     if precision == "fp32" and max(abs(a - b) for a, b in zip(*losses)) > CLOSE * losses[0][0]:
         raise RuntimeError(f"{name}: the losses of the two ways go apart: {losses}")
-    rates = {way: [batch * steps / seconds for seconds, _ in rows] for way, rows in found.items()}
+    rates = {way: [part.rate for part in parts] for way, parts in found.items()}
     return turns.compared(title(name), rates, f"images/s, {precision}", GOALS.get(name))
 
 
@@ -73,8 +69,8 @@ def title(name: str) -> str:
     return f"training step of {assignment}, {variant}, batch {BATCH.get(name) or load(assignment, variant).batch_size}"
 
 
-def work(pipe: Connection, way: str, name: str, rounds: int, steps: int, root: Path | None) -> None:
-    """In a process of its own: at each call ``steps`` steps; answers seconds and mean loss of the last five."""
+def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> Callable[[], Part]:
+    """What takes the next ``steps`` steps of a training in this ``way``."""
     exp = load(*name.split(":", 1), batch_size=BATCH.get(name))
     data = open_dataset(exp.dataset, root)
     machine = hardware.choose_machine(exp.precision) if way == "ours" else None
@@ -93,12 +89,15 @@ def work(pipe: Connection, way: str, name: str, rounds: int, steps: int, root: P
             return plain.step(model, optimizer, x, y, exp.l1)
 
     step(*drawn.pop())  # what is done once
-    for _ in range(rounds):
-        pipe.recv()
+
+    def measure() -> Part:
         begun = time.perf_counter()
         losses = [float(step(*drawn.pop(0))) for _ in range(steps)]
-        pipe.send((time.perf_counter() - begun, statistics.fmean(losses[-5:])))
-    pipe.send((exp.batch_size, machine.precision if machine else "fp32"))
+        seconds = time.perf_counter() - begun
+        return Part(steps * exp.batch_size / seconds, statistics.fmean(losses),
+                    machine.precision if machine else "fp32")
+
+    return measure
 
 
 if __name__ == "__main__":

@@ -2,16 +2,21 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from course_utils import hardware
 
+WAYS = ("plain", "ours")
 HEAD = ("what", "plain way", "ours", "", "ratio", "rounds", "goal", "met")
 
 
@@ -29,13 +34,47 @@ class Row:
     met: bool | None = None  # None: there is no goal, or it is not yet measured
 
 
-def in_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """Call each of ``ways`` in turn, ``rounds`` times; each returns what it measured."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[Any]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             found[name].append(way())
     return found
+
+
+def in_processes(prepare: Callable[..., Callable[[], Any]], rounds: int, *args: Any) -> dict[str, list[Any]]:
+    """Likewise for ``WAYS``, in a process each, where ``prepare(way, *args)`` gives what measures. Processes apart,
+    since how memory is kept is a matter of the whole process; and one that forks has to touch all of it anew.
+    """
+    context, pipes, works = multiprocessing.get_context("spawn"), {}, []
+    for way in WAYS:
+        pipes[way], end = context.Pipe()
+        works.append(context.Process(target=_answer, args=(end, prepare, way, *args)))
+        works[-1].start()
+        end.close()  # so that a process that dies is noticed
+    try:
+        return in_turns({way: functools.partial(_ask, pipe) for way, pipe in pipes.items()}, rounds)
+    finally:
+        for pipe, work in zip(pipes.values(), works):
+            pipe.close()
+            work.join()
+
+
+def _ask(pipe: Connection) -> Any:
+    pipe.send(None)  # one works, the other waits
+    return pipe.recv()
+
+
+def _answer(pipe: Connection, prepare: Callable[..., Callable[[], Any]], *args: Any) -> None:
+    multiprocessing.set_start_method(None, force=True)  # for loaders' workers: the system's own way again
+    measure = prepare(*args)
+    try:
+        while True:
+            pipe.recv()
+            pipe.send(measure())
+    except EOFError:  # no more is asked for
+        pass
 
 
 def compared(what: str, found: Mapping[str, Sequence[float]], unit: str, goal: float | None = None,

@@ -35,7 +35,7 @@ class CoarseDropout:
         columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
         down = (rows >= top) & (rows < top + self.size) & on.view(-1, 1, 1, 1)
         across = (columns >= left) & (columns < left + self.size)
-        return x.lerp(mean.round(), down.float() * across.float())  # by 0 or 1, exactly; torch.where takes twice as long
+        return x.lerp(mean.round(), down.float() * across.float())  # by 0 or 1: in half of torch.where's time
 
     def reference(self, p: float, fill: Sequence[int]) -> A.BasicTransform:
         import albumentations as A
