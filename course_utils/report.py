@@ -130,11 +130,11 @@ def _section(assignment: str) -> str:
 
 
 def _lead_figure(names: Sequence[str]) -> str:
-    """The first published run's mistakes, seen through Grad-CAM."""
-    found = [path for name in names for path in sorted((REPO / "images" / name).glob("*-grad_cam.png"))]
-    if not found:
-        return "_No run yet._"
-    return f"![What a network looked at when it was surest and wrong]({found[0].relative_to(REPO).as_posix()})"
+    """The mistakes of the most accurate published run that has a Grad-CAM of them."""
+    found = [(run["final"]["accuracy"], f"images/{assignment}/{name}-grad_cam.png")
+             for assignment in names for name, run in record.results(assignment).items()]
+    found = [(accuracy, path) for accuracy, path in found if (REPO / path).exists()]
+    return f"![What a network looked at when it was surest and wrong]({max(found)[1]})" if found else "_No run yet._"
 
 
 def _figures(assignment: str) -> str:
