@@ -9,15 +9,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import course, loader, profiles, startup, training, turns
+from benchmarks import course, gpu, loader, profiles, startup, training, turns
 from course_utils import hardware, plots, record
 
 HOME = Path(__file__).parent
-ON_A_GPU = (  # what has not been measured
-    turns.Row("custom ResNet, 24 epochs at batch 512, 94 % (mean of 5 seeds)", None, None, "s", None, 0, "under 15 s"),
-    turns.Row("`s7`, 200 epochs", None, None, "min", None, 0, "under 5 min"),
-    turns.Row("share of the GPU's bf16 rate", None, None, "%", None, 0),
-)
 TEXT = """# Speed, measured side by side
 
 Written by `python -m benchmarks`, from what it measured on {machine}, {threads} threads, commit {commit}, torch
@@ -36,6 +31,8 @@ on it:
 {bounds}
 
 ## On a GPU
+
+From the records of full runs, where there are any (`python -m benchmarks.gpu`).
 
 {gpu}
 
@@ -74,7 +71,7 @@ def text(found: Mapping[str, Any]) -> str:
     return TEXT.format(machine=found["machine"], threads=found["threads"], commit=f"`{(found['commit'] or '–')[:7]}`",
                        torch=found["torch"], rows=turns.table(rows),
                        bounds=_bounds(rows, [profiles.Bound(**bound) for bound in found["bounds"]]),
-                       units="units" if found["bf16"] else "no units", gpu=turns.table(ON_A_GPU),
+                       units="units" if found["bf16"] else "no units", gpu=turns.table(gpu.rows()),
                        lines=course.table(lines),
                        profiles="\n\n".join(f"{name}:\n\n{rows}" for name, rows in found["profiles"].items()))
 

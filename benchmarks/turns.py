@@ -89,10 +89,11 @@ def compared(what: str, found: Mapping[str, Sequence[float]], unit: str, goal: f
 
 
 def at_most(what: str, found: Sequence[float], unit: str, goal: float, plain: Sequence[float] = ()) -> Row:
-    """The row of a quantity that is to stay below ``goal``."""
-    ours = statistics.median(found)
+    """The row of a quantity that is to stay below ``goal``; of one not yet measured, ``found`` is empty."""
+    ours = statistics.median(found) if found else None
     theirs = statistics.median(plain) if plain else None
-    return Row(what, theirs, ours, unit, None, len(found), f"under {goal:g} {unit}", ours < goal)
+    return Row(what, theirs, ours, unit, None, len(found), f"under {goal:g} {unit}",
+               ours is not None and ours < goal)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -2,9 +2,10 @@
 import json
 
 import pytest
+from test_record import finished
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import turns
+from benchmarks import gpu, turns
 
 
 def test_the_readme_is_what_was_measured():
@@ -20,6 +21,25 @@ def test_ratios_are_of_pairs():
     row = turns.compared("x", {"plain": [2.0], "ours": [1.0]}, "s", goal=3, smaller=True)
     assert row.ratio == 2 and row.met is False
     assert "| **no** |" in turns.table([row]) and turns.at_most("y", [1, 9, 3], "s", 5).met
+
+
+def test_what_a_gpu_did_is_told_by_whole_runs_there(monkeypatch):
+    def run(variant, epochs, seconds, accuracy=0.95, device="cuda"):
+        made = finished()
+        made["experiment"] |= {"variant": variant, "epochs": epochs, "stages": []}
+        made["sessions"][-1]["machine"] = "NVIDIA H200, 16 cores"
+        return made | {"device": device, "precision": "bf16", "seconds": seconds,
+                       "final": made["final"] | {"accuracy": accuracy}}
+
+    assert [row.ours for row in gpu.rows()] == [None] * 4 or gpu.runs("cifar10_custom_resnet", "published")
+    monkeypatch.setattr(gpu.record, "results", lambda assignment: dict(enumerate(
+        [run("s7", 200, 240), run("s7", 5, 1), run("s7", 200, 9, device="cpu")] if "dilated" in assignment else
+        [run("published", 24, seconds, 0.93 + 0.01 * k) for k, seconds in enumerate((10, 11, 16))])))
+    accuracy, seconds, minutes, share = gpu.rows()
+    assert accuracy.ours == pytest.approx(94) and accuracy.met is False  # three seeds, not five
+    assert (seconds.ours, seconds.rounds, seconds.met) == (11, 3, True) and (minutes.ours, minutes.met) == (4, True)
+    assert share.ours == pytest.approx(100 * 2.73e15 / 11 / 989e12, rel=0.01)
+    assert "not yet measured" in turns.table([turns.at_most("x", [], "s", 1)])
 
 
 def test_ways_take_turns():
