@@ -101,15 +101,16 @@ def counts(numbers: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     return figure
 
 
-def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float, title: str) -> Figure:
-    """The loss over the learning rate, on a logarithmic scale, and the rate suggested."""
+def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str) -> Figure:
+    """The loss over the learning rate, on a logarithmic scale, and the rate suggested, if there is one."""
     figure, axes = _canvas(6.5, 3.4)
     axis = axes[0, 0]
     axis.plot(lrs, losses, color=BLUE)
-    axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
+    if suggestion:
+        axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
+        axis.legend()
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title,
              ylim=(0.95 * min(losses), min(1.1 * max(losses), 2 * losses[0])))
-    axis.legend()
     _plain(axis)
     return figure
 

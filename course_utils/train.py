@@ -33,6 +33,7 @@ from course_utils.optim import make_optimizer, make_schedule
 Say = Callable[[str], None]
 LOOK = 100  # steps between two looks at the loss on a GPU, which has to be waited for; a CPU's is there at every step
 CHECKPOINT = {"experiment", "lr", "model", "optimizer", "schedule", "history", "sessions", "best"}  # its parts
+SETTLED = 5  # steps of a range test after which its smoothed loss is a mean of several batches: 1 / (1 - 0.8)
 HOPELESS = 2  # times the loss of blind guessing, from the second epoch on: the training has diverged
 
 
@@ -79,17 +80,26 @@ class RangeTest:
     losses: list[float]  # smoothed training loss after each, nats
 
     @property
-    def suggestion(self) -> float:
-        """Half a decade below the rate at which the smoothed loss was lowest.
+    def suggestion(self) -> float | None:
+        """Half a decade below the rate at which the smoothed loss was lowest; ``None`` when it only rose.
 
         There the loss still falls for sure; at the lowest point itself it is about to turn. The steepest fall, which
         some tools suggest, is of no use here: a fresh network is confidently wrong, and unlearning that gives the
-        steepest fall of all at rates far too small to train with.
+        steepest fall of all at rates far too small to train with. The first losses, means of one or a few batches, do
+        not count: by chance one of them is often the lowest.
         """
-        bottom = min(range(len(self.losses)), key=self.losses.__getitem__)
-        if bottom == 0 or not math.isfinite(self.losses[bottom]):
-            raise CourseError("The LR range test saw no falling loss: the first rate is too large, or the data wrong.")
-        return self.lrs[bottom] / math.sqrt(10)
+        bottom = min(range(SETTLED, len(self.losses)), key=self.losses.__getitem__, default=SETTLED)
+        fell = bottom > SETTLED and math.isfinite(self.losses[bottom])
+        return self.lrs[bottom] / math.sqrt(10) if fell else None
+
+
+def choose_rate(exp: Experiment, found: RangeTest) -> float:
+    """The experiment's own rate, else the suggestion of its range test. Raises ``CourseError`` without either."""
+    rate = exp.lr or found.suggestion
+    if rate is None:
+        raise CourseError("The LR range test saw no falling loss: the first rate is too large, the data wrong, or the "
+                          "batches too small to tell. Choose a rate yourself: LR in the notebook, or --set lr=0.01.")
+    return rate
 
 
 RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "split", "seed", "model", "model_settings",

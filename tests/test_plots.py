@@ -11,6 +11,7 @@ HISTORY = [{"epoch": k, "train_loss": 2.0 / k, "train_accuracy": 0.3 * k, "test_
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "five"),
     "range_test": lambda: plots.range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t"),
+    "range_test_of_nothing": lambda: plots.range_test([1e-4, 1e-3, 1e-2], [2.0, 2.1, 3.0], None, "t"),
     "schedule": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t"),
     "curves": lambda: plots.curves(HISTORY, "t"),
     "per_class": lambda: plots.per_class(np.array([0.5, 0.9, 0.7]), CLASSES, "t"),

@@ -292,9 +292,19 @@ def test_the_range_test_finds_the_edge_and_touches_nothing(tiny, machine, tmp_pa
 
 
 @pytest.mark.parametrize("losses", [[float(k) for k in range(20)], [2.3, 9.9], [float("nan")]])
-def test_a_range_test_that_only_rises_says_so(losses):
+def test_a_range_test_that_only_rises_says_so(losses, tiny):
+    found = train.RangeTest([10.0**k for k in range(len(losses))], losses)
+    assert found.suggestion is None and train.choose_rate(tiny.replace(lr=0.3), found) == 0.3
     with pytest.raises(CourseError, match="no falling loss"):
-        _ = train.RangeTest([10.0**k for k in range(len(losses))], losses).suggestion
+        train.choose_rate(tiny.replace(lr=None), found)
+
+
+def test_the_first_losses_of_a_range_test_do_not_count(tiny):
+    """Each is the mean of one or a few batches: the lowest of all by chance."""
+    losses = [1.0, 2.3, 2.2, 2.3, 2.3, 2.3, 2.2, 2.0, 2.1, 9.9]
+    found = train.RangeTest([10.0**k for k in range(10)], losses)
+    assert found.suggestion == pytest.approx(10**6.5)
+    assert train.choose_rate(tiny.replace(lr=None), found) == found.suggestion
 
 
 def test_a_damaged_range_test_is_made_anew(tiny, machine, tmp_path):

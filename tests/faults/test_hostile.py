@@ -169,7 +169,7 @@ def test_small_files_of_a_run(count, tmp_path, tiny):
         status.rows([tmp_path])
         processes.at_work(tmp_path)
         kept = train._kept_range_test(tmp_path, {})
-        assert kept is None or isinstance(kept.suggestion, float)
+        assert kept is None or isinstance(kept.suggestion, float | None)
 
     fuzz(count, st.one_of([st.tuples(st.just(name), altered(table) | damaged(json.dumps(table).encode()))
                            for name, table in good.items()]), act)
