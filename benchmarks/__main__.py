@@ -1,4 +1,4 @@
-"""All measurements, and the README they are written into:  python -m benchmarks  (half an hour on a quiet machine)."""
+"""All measurements, and the README they are written into:  python -m benchmarks  (ten minutes on a quiet machine)."""
 from __future__ import annotations
 
 import dataclasses
