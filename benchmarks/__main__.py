@@ -50,18 +50,27 @@ From the records of full runs, where there are any (`python -m benchmarks.gpu`).
 
 def main() -> None:
     """Measures, and writes ``results.json``, ``scale.png`` and ``README.md`` beside this file."""
-    args = turns.parser(__doc__).parse_args()
-    lines = course.measure(min(3, args.rounds), args.root)
-    rows = [*loader.measure(args.rounds, 10_000, args.root), *training.measure(args.rounds, 4, args.root),
-            *startup.measure(args.rounds, args.root)]
-    tables, bounds = profiles.measure(args.rounds, args.root)
+    parser = turns.parser(__doc__)
+    parser.add_argument("--readme", action="store_true", help="measure nothing: only write the README anew, when there "
+                        "is a new record of a run on a GPU")
+    args = parser.parse_args()
+    if not args.readme:
+        _measure(args.rounds, args.root)
+    found = json.loads((HOME / "results.json").read_text(encoding="utf-8"))
+    (HOME / "README.md").write_text(text(found), encoding="utf-8")
+
+
+def _measure(rounds: int, root: Path | None) -> None:
+    lines = course.measure(min(3, rounds), root)
+    rows = [*loader.measure(rounds, 10_000, root), *training.measure(rounds, 4, root),
+            *startup.measure(rounds, root)]
+    tables, bounds = profiles.measure(rounds, root)
     found = {"machine": hardware.machine_words(), "threads": torch.get_num_threads(), "commit": record.commit(),
              "torch": torch.__version__, "bf16": hardware.has_bf16(torch.device("cpu")),
              "rows": [dataclasses.asdict(row) for row in rows], "lines": [dataclasses.asdict(line) for line in lines],
              "bounds": [dataclasses.asdict(bound) for bound in bounds], "profiles": tables}
     (HOME / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     plots.save_figure(course.draw(lines), HOME / "scale.png")
-    (HOME / "README.md").write_text(text(found), encoding="utf-8")
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks import turns
-from course_utils import anatomy, record
+from benchmarks import training, turns
+from course_utils import record
 from course_utils.experiment import load, total_epochs
 from course_utils.models import build_model
 
@@ -24,7 +24,7 @@ def rows() -> list[turns.Row]:
     """A row a goal; of those without a run "ours" is ``None``."""
     resnet, s7 = runs("cifar10_custom_resnet", "published"), runs("cifar10_dilated_depthwise", "s7")
     accuracy = 100 * statistics.fmean(run["final"]["accuracy"] for run in resnet) if resnet else None
-    met = len(resnet) >= SEEDS and accuracy >= ACCURACY
+    met = len(resnet) >= SEEDS and accuracy >= ACCURACY if resnet else None
     what = "custom ResNet, 24 epochs at batch 512"
     return [turns.Row(f"{what}: test accuracy, mean of {SEEDS} seeds", None, accuracy, "%", None, len(resnet),
                       f"{ACCURACY:g} % or more", met),
@@ -46,11 +46,11 @@ def _rate(run: record.Record) -> float | None:
 
 
 def _share(found: list[record.Record]) -> float | None:
-    """Percent, median: products of a step (forward, gradients of inputs and of weights) in a second of training."""
+    """Percent, median over the runs."""
     if not found:
         return None
     exp = load("cifar10_custom_resnet", "published")
-    flop = 3 * 2 * anatomy.mult_adds(build_model(exp.model, 10), (1, 3, 32, 32)) * 50_000 * exp.all_epochs
+    flop = training.flop(build_model(exp.model, 10), (3, 32, 32)) * 50_000 * exp.all_epochs
     return statistics.median(100 * flop / run["seconds"] / _rate(run) for run in found)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import plain, turns
 from course_utils import hardware, train
 from course_utils.augment import albumentations_pipeline
-from course_utils.datasets import Dataset, expand, open_dataset
+from course_utils.datasets import DATASETS, Dataset, expand, open_dataset
 from course_utils.experiment import Experiment, load
 from course_utils.loader import Batches
 from course_utils.models import build_model
@@ -85,7 +85,7 @@ def _gtsrb(way: str, images: int, root: Path | None, folder: Path) -> tuple[Pass
 
 def _gtsrb_trained(way: str, images: int, root: Path | None, folder: Path) -> tuple[Pass, int]:
     exp, batches = _signs(way, images, root, folder)
-    model = build_model(exp.model, 43)
+    model = build_model(exp.model, DATASETS[exp.dataset].classes)
     if way == "ours":
         step = train.make_step(exp, model, exp.lr, hardware.choose_machine("fp32"))
         return lambda: [step(x, y) for x, y in batches()], images
@@ -102,7 +102,8 @@ def _signs(way: str, images: int, root: Path | None, folder: Path) -> tuple[Expe
     if way == "ours":
         ours = _ours(exp, data, items=part, expansion=exp.expansion)
         return exp, lambda: ours.epoch(2)
-    plain.write_pictures(data.train_images, folder)
+    if not any(folder.iterdir()):  # else the row before left them
+        plain.write_pictures(data.train_images, folder)
     pictures = plain.Pictures(folder, data.train_labels, part, plain.gtsrb_transforms(data.mean, data.std))
     return exp, lambda: plain.loader(pictures, exp.batch_size)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import loader, startup, training, turns
-from course_utils import anatomy, hardware, train
+from course_utils import hardware, train
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import Batches, make_loaders
@@ -71,15 +71,16 @@ def measure(rounds: int, root: Path | None = None) -> tuple[dict[str, str], list
     rates, best = _rates({LENET: lenet, RESNET: resnet, S7: s7}, rounds)
     bounds = [Bound(loader.GTSRB_TRAINED, rates[LENET], "LeNet's training alone, its batches for nothing"),
               Bound(training.title(RESNET), best / resnet.flop, f"a matrix product of side {SIDE:,} for all its own")]
-    tables = {"A training step of `s7`, by operator": _operators(s7.steps),
-            "A training step of the custom ResNet, by operator": _operators(resnet.steps),
-            "GTSRB with its twelve transforms and LeNet's training, by operator": _operators(lenet.epoch),
-            "Augmented batches of CIFAR-10 as `s7` has them, by operator": _operators(
-                lambda: turns.drain(s7.batches.epoch(2))),
-            f"Training steps, against a matrix product of side {SIDE:,}": _against(
-                {"`s7`": (s7, rates[S7]), "custom ResNet": (resnet, rates[RESNET]), "LeNet": (lenet, rates[LENET])},
-                best),
-            "To the first training step, by import": _imports()}
+    shown = {"`s7`": (s7, rates[S7]), "custom ResNet": (resnet, rates[RESNET]), "LeNet": (lenet, rates[LENET])}
+    tables = {
+        "A training step of `s7`, by operator": _operators(s7.steps),
+        "A training step of the custom ResNet, by operator": _operators(resnet.steps),
+        "GTSRB with its twelve transforms and LeNet's training, by operator": _operators(lenet.epoch),
+        "Augmented batches of CIFAR-10 as `s7` has them, by operator": _operators(
+            lambda: turns.drain(s7.batches.epoch(2))),
+        f"Training steps, against a matrix product of side {SIDE:,}": _against(shown, best),
+        "To the first training step, by import": _imports(),
+    }
     return tables, bounds
 
 
@@ -92,9 +93,7 @@ def _training(name: str, root: Path | None) -> Training:
     step = train.make_step(exp, model, 0.001, machine)
     drawn = [batch for batch, _ in zip(batches.epoch(1), range(STEPS + 1))]
     step(*drawn.pop())  # what is done once
-    # a layer's products: forward, for the gradient of its input and for that of its weights
-    flop = 3 * 2 * anatomy.mult_adds(model, (1, *drawn[0][0].shape[1:]))
-    return Training(batches, drawn, step, flop)
+    return Training(batches, drawn, step, training.flop(model, drawn[0][0].shape[1:]))
 
 
 def _operators(work: Callable[[], None]) -> str:

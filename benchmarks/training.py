@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks import plain, turns
-from course_utils import hardware, optim, train
+from course_utils import anatomy, hardware, optim, train
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import make_loaders
@@ -67,6 +68,13 @@ def title(name: str) -> str:
     """Of the row of a variant."""
     assignment, variant = name.split(":")
     return f"training step of {assignment}, {variant}, batch {BATCH.get(name) or load(assignment, variant).batch_size}"
+
+
+def flop(model: nn.Module, image: tuple[int, int, int]) -> float:
+    """Floating-point operations of a step's products for an ``image`` (C, H, W): a layer's forward, for the gradient of
+    its input and for that of its weights.
+    """
+    return 3 * 2 * anatomy.mult_adds(model, (1, *image))
 
 
 def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> Callable[[], Part]:

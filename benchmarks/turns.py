@@ -93,7 +93,7 @@ def at_most(what: str, found: Sequence[float], unit: str, goal: float, plain: Se
     ours = statistics.median(found) if found else None
     theirs = statistics.median(plain) if plain else None
     return Row(what, theirs, ours, unit, None, len(found), f"under {goal:g} {unit}",
-               ours is not None and ours < goal)
+               None if ours is None else ours < goal)
 
 
 def table(rows: Iterable[Row]) -> str:

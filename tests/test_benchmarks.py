@@ -31,7 +31,8 @@ def test_what_a_gpu_did_is_told_by_whole_runs_there(monkeypatch):
         return made | {"device": device, "precision": "bf16", "seconds": seconds,
                        "final": made["final"] | {"accuracy": accuracy}}
 
-    assert [row.ours for row in gpu.rows()] == [None] * 4 or gpu.runs("cifar10_custom_resnet", "published")
+    monkeypatch.setattr(gpu.record, "results", lambda assignment: {})
+    assert [(row.ours, row.met) for row in gpu.rows()] == [(None, None)] * 4
     monkeypatch.setattr(gpu.record, "results", lambda assignment: dict(enumerate(
         [run("s7", 200, 240), run("s7", 5, 1), run("s7", 200, 9, device="cpu")] if "dilated" in assignment else
         [run("published", 24, seconds, 0.93 + 0.01 * k) for k, seconds in enumerate((10, 11, 16))])))
