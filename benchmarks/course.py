@@ -17,11 +17,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import startup, turns
-from course_utils import hardware, plots, train
+from course_utils import hardware, plots
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import Batches
 from course_utils.models import build_model
+from course_utils.step import make_step
 
 IMAGES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -62,7 +63,7 @@ def measure(rounds: int, root: Path | None = None) -> list[Line]:
                           augmentation=exp.augmentation, shuffle=True)
         return turns.seconds(lambda: turns.drain(batches.epoch(1)))
 
-    step = train.make_step(exp, build_model(exp.model, len(data.classes)), 0.01, machine)
+    step = make_step(exp, build_model(exp.model, len(data.classes)), 0.01, machine)
     batches = Batches(data.train_images[:512], data.train_labels[:512], max(BATCH_SIZES), data.mean, data.std)
     x, y = next(batches.epoch(1))
     with tempfile.TemporaryDirectory() as scratch:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import plain, turns
-from course_utils import hardware, train
+from course_utils import hardware
 from course_utils.augment import albumentations_pipeline
 from course_utils.datasets import DATASETS, Dataset, expand, open_dataset
 from course_utils.experiment import Experiment, load
 from course_utils.loader import Batches
 from course_utils.models import build_model
+from course_utils.step import make_step
 
 GTSRB_TRAINED = "GTSRB likewise, with LeNet's training"
 Pass = Callable[[], object]
@@ -87,7 +88,7 @@ def _gtsrb_trained(way: str, images: int, root: Path | None, folder: Path) -> tu
     exp, batches = _signs(way, images, root, folder)
     model = build_model(exp.model, DATASETS[exp.dataset].classes)
     if way == "ours":
-        step = train.make_step(exp, model, exp.lr, hardware.choose_machine("fp32"))
+        step = make_step(exp, model, exp.lr, hardware.choose_machine("fp32"))
         return lambda: [step(x, y) for x, y in batches()], images
     adam = plain.optimizer_for(model, exp.optimizer, exp.lr, exp.momentum, exp.weight_decay)
     return lambda: plain.train(model, adam, batches()), images

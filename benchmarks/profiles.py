@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import loader, startup, training, turns
-from course_utils import hardware, train
+from course_utils import hardware
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import Batches, make_loaders
 from course_utils.models import build_model
+from course_utils.step import make_step
 
 SHOWN = 6  # lines of a profile
 STEPS = 4  # training steps profiled or timed
@@ -90,7 +91,7 @@ def _training(name: str, root: Path | None) -> Training:
     machine = hardware.choose_machine(exp.precision)
     batches = make_loaders(exp, data, machine.placement).train
     model = build_model(exp.model, len(data.classes), **exp.model_settings)
-    step = train.make_step(exp, model, 0.001, machine)
+    step = make_step(exp, model, 0.001, machine)
     drawn = [batch for batch, _ in zip(batches.epoch(1), range(STEPS + 1))]
     step(*drawn.pop())  # what is done once
     return Training(batches, drawn, step, training.flop(model, drawn[0][0].shape[1:]))

@@ -37,12 +37,13 @@ from course_utils import anatomy, augment, colab, evaluate, hardware, optim, plo
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import make_loaders
-from course_utils.models import build_model""",
+from course_utils.models import build_model
+from course_utils.step import make_step""",
     """exp = load("gtsrb_stn", "lenet", "smoke", train_images=258, test_images=86)
 data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)""",
     """machine = hardware.choose_machine(exp.precision)
 batches = make_loaders(exp, data, machine.placement).train
-step = train.make_step(exp, build_model(exp.model, len(data.classes)), exp.lr, machine)""",
+step = make_step(exp, build_model(exp.model, len(data.classes)), exp.lr, machine)""",
     """step(*next(batches.epoch(1)))
 import time; open(STAMP, "w").write(str(time.time()))""",
 ]
@@ -107,17 +108,18 @@ def by_server(notebook: Path) -> float:
 PEAK = """
 import itertools, resource, sys
 import torch
-from course_utils import hardware, train
+from course_utils import hardware
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import make_loaders
 from course_utils.models import build_model
+from course_utils.step import make_step
 exp = load("cifar10_dilated_depthwise", "s7")
 data = open_dataset(exp.dataset, sys.argv[2] or None, train_images=None if sys.argv[1] == "whole" else 200,
                     test_images=None if sys.argv[1] == "whole" else 200)
 machine = hardware.choose_machine("fp32")
 loaders = make_loaders(exp, data, machine.placement)
-step = train.make_step(exp, build_model(exp.model, 10), 0.01, machine)
+step = make_step(exp, build_model(exp.model, 10), 0.01, machine)
 for batches in (loaders.train, loaders.test) if sys.argv[1] == "whole" else ():
     for _ in batches.epoch(1):
         pass

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from benchmarks import plain, turns
-from course_utils import anatomy, hardware, optim, train
+from course_utils import anatomy, hardware, optim
 from course_utils.datasets import open_dataset
 from course_utils.experiment import load
 from course_utils.loader import make_loaders
 from course_utils.models import build_model
+from course_utils.step import make_step
 
 GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # times the plain way
 BATCH = {"cifar10_custom_resnet:published": 128}  # instead of the variant's
@@ -88,7 +89,7 @@ def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> 
     model = build_model(exp.model, len(data.classes), **exp.model_settings).train()
     rate = optim.learning_rates(exp, exp.lr or 0.01, len(batches))[0]
     if machine:
-        step = train.make_step(exp, model, rate, machine)
+        step = make_step(exp, model, rate, machine)
     else:
         drawn = [(x.contiguous(), y) for x, y in drawn]
         optimizer = plain.optimizer_for(model, exp.optimizer, rate, exp.momentum, exp.weight_decay)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from course_utils import hardware, optim, record, train
+from course_utils import hardware, optim, record
 from course_utils.datasets import open_dataset
 from course_utils.errors import CourseError
 from course_utils.experiment import ASSIGNMENTS, Experiment
 from course_utils.loader import make_loaders
 from course_utils.models import build_model
+from course_utils.step import make_step
 
 STEPS = 3  # measured, after one that warms up
 PATIENCE = 120  # seconds for these
@@ -120,7 +121,7 @@ def first_steps(exp: Experiment, steps: int, root: Path | None = None) -> tuple[
     peak = exp.lr or 0.001  # a range test would be part of the run, not of its first steps
     rates = optim.learning_rates(exp, peak, len(batches))
     model = build_model(exp.model, len(data.classes), data.train_images.shape[1], **exp.model_settings)
-    step = train.make_step(exp, model, rates[0], machine)
+    step = make_step(exp, model, rates[0], machine)
     losses, begun = [], time.perf_counter()
     for x, y in itertools.islice(batches.epoch(1), steps + 1):
         losses.append(step(x, y))

@@ -1,168 +1,35 @@
-"""Training: fit and its step, and the LR range test. Accelerate carries device, precision and several processes."""
+"""Training, epoch after epoch: `fit`, and `fit_stages`. Accelerate carries device, precision and several processes."""
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import json
 import math
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils import checkpoint, status
 from course_utils.anatomy import require_side
-from course_utils.errors import CourseError, Diverged, NoMemory
+from course_utils.errors import CourseError, Diverged
 from course_utils.evaluate import predict
 from course_utils.experiment import Experiment, differences
-from course_utils.files import write_whole
-from course_utils.hardware import Machine, memory_words
-from course_utils.loader import Batches, Loaders, worker_lost
-from course_utils.optim import make_optimizer, make_schedule
+from course_utils.hardware import Machine
+from course_utils.loader import Batches, Loaders
+from course_utils.optim import make_schedule
+from course_utils.step import make_ready, plainly, take_step
 
 Say = Callable[[str], None]
 LOOK = 100  # steps between two looks at the loss on a GPU, which has to be waited for; a CPU's is there at every step
 CHECKPOINT = {"experiment", "lr", "model", "optimizer", "schedule", "history", "sessions", "best"}  # its parts
-SETTLED = 5  # steps of a range test after which its smoothed loss is a mean of several batches: 1 / (1 - 0.8)
 HOPELESS = 2  # times the loss of blind guessing, from the second epoch on: the training has diverged
-
-
-def loss_of(exp: Experiment, model: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy, label smoothing and L1 penalty included, as a scalar."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=exp.label_smoothing)
-    return loss + exp.l1 * l1_penalty(model.parameters()) if exp.l1 else loss
-
-
-def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Sum over the tensors of their mean absolute value, by one fused kernel for all norms."""
-    parameters = list(parameters)
-    means = torch._foreach_div(torch._foreach_norm(parameters, 1), [float(p.numel()) for p in parameters])
-    return torch.stack(means).sum()
-
-
-def _prepare(exp: Experiment, model: nn.Module, lr: float, machine: Machine) -> tuple[nn.Module, Optimizer]:
-    model = model.to(machine.device, memory_format=torch.channels_last).train()
-    return machine.accelerator.prepare(model, make_optimizer(exp, model.parameters(), lr))
-
-
-def _step(exp: Experiment, model: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor,
-          machine: Machine) -> tuple[Tensor, Tensor]:
-    """One optimiser step; returns loss (scalar) and number of rightly named images, both on the device."""
-    logits = model(x).flatten(1)
-    loss = loss_of(exp, model, logits, y)
-    machine.accelerator.backward(loss)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach(), (logits.detach().argmax(1) == y).sum()
-
-
-def make_step(exp: Experiment, model: nn.Module, lr: float, machine: Machine) -> Callable[[Tensor, Tensor], Tensor]:
-    """The very step that ``fit`` takes, to be timed: images and labels -> loss, at a constant rate."""
-    model, optimizer = _prepare(exp, model, lr, machine)
-    return lambda x, y: _step(exp, model, optimizer, x, y, machine)[0]
-
-
-@dataclass(frozen=True)
-class RangeTest:
-    """What an LR range test saw."""
-
-    lrs: list[float]  # learning rate of each step, growing exponentially
-    losses: list[float]  # smoothed training loss after each, nats
-
-    @property
-    def suggestion(self) -> float | None:
-        """Half a decade below the rate at which the smoothed loss was lowest; ``None`` when it only rose.
-
-        There the loss still falls for sure; at the lowest point itself it is about to turn. The steepest fall, which
-        some tools suggest, is of no use here: a fresh network is confidently wrong, and unlearning that gives the
-        steepest fall of all at rates far too small to train with. The first losses, means of one or a few batches, do
-        not count: by chance one of them is often the lowest.
-        """
-        bottom = min(range(SETTLED, len(self.losses)), key=self.losses.__getitem__, default=SETTLED)
-        fell = bottom > SETTLED and math.isfinite(self.losses[bottom])
-        return self.lrs[bottom] / math.sqrt(10) if fell else None
-
-
-def choose_rate(exp: Experiment, found: RangeTest) -> float:
-    """The experiment's own rate, else the suggestion of its range test. Raises ``CourseError`` without either."""
-    rate = exp.lr or found.suggestion
-    if rate is None:
-        raise CourseError("The LR range test saw no falling loss: the first rate is too large, the data wrong, or the "
-                          "batches too small to tell. Choose a rate yourself: LR in the notebook, or --set lr=0.01.")
-    return rate
-
-
-RANGE_CONDITIONS = ("dataset", "data", "train_images", "holdout", "split", "seed", "model", "model_settings",
-                    "model_file", "augmentation", "expansion", "engine", "batch_size", "optimizer", "momentum",
-                    "weight_decay", "label_smoothing", "l1", "precision",
-                    "range_test_steps")  # what a range test depends on
-
-
-def lr_range_test(exp: Experiment, model: nn.Module, batches: Batches, machine: Machine, *, folder: Path | None = None,
-                  low: float = 1e-5, high: float = 1.0, smoothing: float = 0.8) -> RangeTest:
-    """Train a copy of ``model`` with rates growing from ``low`` to ``high`` and watch the loss.
-
-    After Smith (2015, arXiv:1506.01186); the exponential growth and the look at the loss are fastai's. Takes
-    ``exp.range_test_steps`` steps, fewer when the loss leaves for four times its best. The loss is smoothed by an
-    exponential mean that forgets a share ``1 - smoothing`` a step. ``model`` is not touched. With a ``folder`` the
-    result is kept there, so that a resumed run trains with the rate it began with.
-    """
-    conditions = {name: exp.as_dict()[name] for name in RANGE_CONDITIONS}
-    kept = _kept_range_test(folder, conditions)
-    if kept:
-        return kept
-    model, optimizer = _prepare(exp, copy.deepcopy(model), low, machine)
-    growth = (high / low) ** (1 / (exp.range_test_steps - 1))
-    lrs, losses, mean = [], [], 0.0
-    torch.manual_seed(exp.seed)
-    with _plainly(exp, machine), contextlib.closing(_cycle(batches, exp.range_test_steps)) as drawn:
-        for x, y in drawn:
-            for group in optimizer.param_groups:
-                group["lr"] = low * growth ** len(lrs)
-            loss, _ = _step(exp, model, optimizer, x, y, machine)
-            mean = smoothing * mean + (1 - smoothing) * machine.accelerator.reduce(loss, "mean").item()
-            lrs.append(optimizer.param_groups[0]["lr"])
-            losses.append(mean / (1 - smoothing ** len(lrs)))
-            if not losses[-1] < 4 * min(losses):
-                break
-    machine.accelerator.free_memory()
-    result = RangeTest(lrs, losses)
-    if folder and machine.accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "lr_range.json", json.dumps(dataclasses.asdict(result) | {"conditions": conditions}))
-    return result
-
-
-def _kept_range_test(folder: Path | None, conditions: Mapping[str, Any]) -> RangeTest | None:
-    """An earlier range test under the same conditions, if ``folder`` holds one that can be read."""
-    try:
-        table = json.loads((folder / "lr_range.json").read_text(encoding="utf-8")) if folder else {}
-        lrs, losses = table["lrs"], table["losses"]
-        whole = len(lrs) == len(losses) > 0 and all(isinstance(number, float) for number in (*lrs, *losses))
-        return RangeTest(lrs, losses) if whole and table.get("conditions") == conditions else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-
-
-def _cycle(batches: Batches, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    epoch = 0
-    while steps > 0:
-        for batch in batches.epoch(epoch):
-            if steps == 0:
-                return
-            yield batch
-            steps -= 1
-        epoch += 1
 
 
 @dataclass
@@ -190,7 +57,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
     unwrapped = model
     for batches in (train, watch):
         require_side(model, batches.side)
-    model, optimizer = _prepare(exp, model, lr, machine)
+    model, optimizer = make_ready(exp, model, lr, machine)
     schedule = make_schedule(exp, optimizer, len(train))
     done = Training()
     state = checkpoint.latest(folder, say) if folder else None
@@ -206,7 +73,7 @@ def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: f
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": machine.precision,
                               "device": machine.device.type, **(origin or {})})
     while not _finished(exp, done):
-        with _plainly(exp, machine):
+        with plainly(exp, machine):
             row = _epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, machine)
             row |= _watch(exp, unwrapped, watch, machine)
         done.history.append(row)
@@ -288,7 +155,7 @@ def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LR
     with contextlib.closing(train.epoch(epoch)) as batches:  # an error in a step ends the loader's workers at once
         for number, (x, y) in enumerate(batches, 1):
             rate = schedule.get_last_lr()[0]
-            loss, right = _step(exp, model, optimizer, x, y, machine)
+            loss, right = take_step(exp, model, optimizer, x, y, machine)
             schedule.step()
             totals += torch.stack([loss * len(y), right, torch.ones_like(loss) * len(y)])
             if (number % often == 0 or number == len(train)) and not math.isfinite(totals[0].item()):
@@ -304,21 +171,6 @@ def _check_hopeful(row: Mapping[str, float], blind: float) -> None:
     if row["epoch"] > 1 and row["train_loss"] > HOPELESS * blind:
         raise Diverged(f"The training loss of epoch {row['epoch']} is {row['train_loss']:.3g}, where blind guessing "
                        f"costs {blind:.3g}; the rate was {row['lr']:.1e}: try a smaller one.")
-
-
-@contextlib.contextmanager
-def _plainly(exp: Experiment, machine: Machine) -> Iterator[None]:
-    """Say in plain words what did not fit, and that a loader's worker is gone; nothing is made smaller in silence."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        if first.startswith("DataLoader worker"):
-            raise worker_lost(first) from error
-        if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):
-            raise NoMemory(f"A step with {exp.batch_size} images does not fit into {memory_words(machine.device)}: "
-                           f"take a smaller batch_size (it is another experiment then). {first}") from error
-        raise
 
 
 def _watch(exp: Experiment, model: nn.Module, watch: Batches, machine: Machine) -> dict[str, float]:

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from benchmarks import plain
-from course_utils import hardware, train
+from course_utils import hardware
 from course_utils.datasets import open_dataset
 from course_utils.experiment import Transform, load
 from course_utils.loader import Batches
+from course_utils.step import make_step
 
 DRAWS, SEEDS = 3000, 5
 
@@ -69,7 +70,7 @@ def losses(data, exp, way):
             def step(x, y, model=model, optimizer=optimizer):
                 return plain.step(model, optimizer, x.contiguous(), y, exp.l1)
         else:
-            step = train.make_step(exp, model, 0.05, hardware.choose_machine("fp32"))
+            step = make_step(exp, model, 0.05, hardware.choose_machine("fp32"))
         found.append([np.mean([float(step(x, y)) for x, y in batches.epoch(epoch)]) for epoch in (1, 2, 3)][-1])
     return np.array(found)
 

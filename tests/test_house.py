@@ -12,7 +12,7 @@ from course_utils.files import REPO
 PACKAGE = REPO / "course_utils"
 LEVELS = [  # a module may import from the levels below its own alone
     {"__main__"}, {"live"}, {"batch", "report", "rubric", "compare", "estimate"}, {"headless", "tables"},
-    {"record", "plots"}, {"train"},
+    {"record", "plots"}, {"train", "range_test"}, {"step"},
     {"evaluate", "checkpoint", "optim", "hardware"},
     {"loader"}, {"augment", "datasets", "colab"}, {"acquire", "sample", "transforms"},
     {"transforms.geometry", "transforms.pixels"},

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from conftest import toy_batches, toy_model
@@ -8,8 +6,6 @@ from torch import nn
 from course_utils import checkpoint, train
 from course_utils.errors import CourseError, Diverged, NoMemory
 from course_utils.experiment import Transform
-from course_utils.models import build_model
-from course_utils.optim import learning_rates, make_optimizer, make_schedule
 
 QUIET = {"say": lambda _: None}
 
@@ -107,92 +103,15 @@ def test_a_loss_far_above_guessing_stops_the_run_and_leaves_the_last_good_one(ti
     MemoryError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     torch.OutOfMemoryError("CUDA out of memory.")])
 def test_memory_that_is_not_there_is_named_with_the_batch(tiny, machine, monkeypatch, error):
-    def step(*_):
+    def no_room(*_):
         raise error
 
-    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "take_step", no_room)
     with pytest.raises(NoMemory, match=r"16 images does not fit into the \d+ GiB"):
         fit(tiny, machine)
-    monkeypatch.setattr(train, "_step", lambda *_: 1 / 0)
+    monkeypatch.setattr(train, "take_step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit(tiny, machine)
-
-
-def test_one_cycle_peaks_where_it_should_and_ends_where_it_began(tiny):
-    exp = tiny.replace(epochs=24, peak_epoch=5, div_factor=100)
-    rates = learning_rates(exp, 0.5, 98)
-    assert len(rates) == 24 * 98
-    assert abs(rates.index(max(rates)) / 98 - 5) < 0.02 and max(rates) == pytest.approx(0.5)
-    assert rates[0] == pytest.approx(0.005) and rates[-1] == pytest.approx(0.005)
-    assert min(rates) == pytest.approx(0.005)  # no annihilation
-
-
-def test_a_cosine_cycle_is_torch_s_own_default(tiny):
-    exp = tiny.replace(epochs=10, peak_epoch=3.0, anneal="cos", final_div_factor=1e4)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=70)
-    rates = learning_rates(exp, 0.02, 7)
-    for rate in rates:
-        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        cycle.step()
-    assert max(rates) == pytest.approx(0.02) and rates[-1] == pytest.approx(0.02 / 25 / 1e4)
-
-
-@pytest.mark.parametrize(("schedule", "expected"), [
-    ("constant", [1, 1, 1, 1]), ("step", [1, 1, 0.1, 0.1]), ("cosine", [1, 0.8536, 0.5, 0.1464]),
-])
-def test_other_schedules_at_the_start_of_each_epoch(tiny, schedule, expected):
-    rates = learning_rates(tiny.replace(schedule=schedule, step_epochs=2), 1.0, 10)
-    assert rates[::10] == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
-def test_optimisers(tiny, name, kind):
-    optimizer = make_optimizer(tiny.replace(optimizer=name, weight_decay=0.01), [nn.Parameter(torch.ones(2))], 0.3)
-    assert type(optimizer) is kind
-    assert optimizer.defaults["lr"] == 0.3 and optimizer.defaults["weight_decay"] == 0.01
-    make_schedule(tiny, optimizer, 10)  # one_cycle moves either's momentum
-
-
-def test_the_l1_penalty_is_the_published_loop():
-    model = toy_model()
-    penalty = train.l1_penalty(model.parameters())
-    loop = sum(nn.functional.l1_loss(p, torch.zeros_like(p)) for p in model.parameters())
-    torch.testing.assert_close(penalty, loop)
-    got = torch.autograd.grad(penalty, list(model.parameters()))
-    expected = torch.autograd.grad(loop, list(model.parameters()))
-    for a, b in zip(got, expected):
-        torch.testing.assert_close(a, b)
-
-
-def test_the_step_of_a_depthwise_net_follows_the_plain_one(tiny, machine):
-    """Fused L1 and optimiser and channels last against a loop over the parameters: one loss curve (in double
-    precision; in single, the rounding of one step is seen in the third digit of the sixth).
-    """
-    exp = tiny.replace(optimizer="sgd", momentum=0.9, l1=0.0005, lr=0.02)
-    torch.manual_seed(0)
-    model = build_model("s7", 10).double()
-    plain = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(plain.parameters(), 0.02, momentum=0.9)
-    step = train.make_step(exp, model, 0.02, machine)
-    x, y = torch.randn(6, 8, 3, 32, 32, dtype=torch.float64), torch.randint(10, (6, 8))
-    for images, labels in zip(x, y):
-        loss = nn.functional.cross_entropy(plain(images), labels)
-        loss = loss + 0.0005 * sum(p.abs().mean() for p in plain.parameters())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        assert float(step(images, labels)) == pytest.approx(loss.item(), rel=1e-6)
-
-
-def test_label_smoothing_and_l1_enter_the_loss(tiny):
-    model, logits, labels = toy_model(), torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    plain = train.loss_of(tiny, model, logits, labels)
-    smooth = train.loss_of(tiny.replace(label_smoothing=0.2), model, logits, labels)
-    assert smooth - plain == pytest.approx(0.2 * 0.5 * 2.0)  # a tenth of the target moves 2.0 logits away
-    with_l1 = train.loss_of(tiny.replace(l1=0.1), model, logits, labels)
-    torch.testing.assert_close(with_l1 - plain, 0.1 * train.l1_penalty(model.parameters()))
 
 
 class Loaders:
@@ -272,46 +191,6 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tiny, machine):
     assert training.best["epoch"] == best + 1
     assert len(accuracies) == best + 4 < 30
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), training.best["model"].values()))
-
-
-def test_the_range_test_finds_the_edge_and_touches_nothing(tiny, machine, tmp_path):
-    model = toy_model()
-    before = copy.deepcopy(model.state_dict())
-    exp = tiny.replace(optimizer="sgd", momentum=0.0, range_test_steps=60)
-    batches = toy_batches(shuffle=True)
-    batches.labels = batches.labels[torch.randperm(64).numpy()]  # nothing to learn, so that a large rate must do harm
-    found = train.lr_range_test(exp, model, batches, machine, low=1e-3, high=1e4, folder=tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values()))
-    ratios = [b / a for a, b in zip(found.lrs, found.lrs[1:])]
-    assert max(ratios) == pytest.approx(min(ratios)) and found.lrs[0] == pytest.approx(1e-3)
-    lowest = found.lrs[found.losses.index(min(found.losses))]
-    assert found.suggestion == pytest.approx(lowest / 10**0.5)
-    assert found.lrs[0] < found.suggestion < found.lrs[-1] and len(found.lrs) < 60  # it stopped when the loss left
-    kept = train.lr_range_test(exp.replace(epochs=9), nn.Linear(1, 1), toy_batches(), machine, folder=tmp_path)
-    assert kept == found  # the number of epochs does not concern it
-
-
-@pytest.mark.parametrize("losses", [[float(k) for k in range(20)], [2.3, 9.9], [float("nan")]])
-def test_a_range_test_that_only_rises_says_so(losses, tiny):
-    found = train.RangeTest([10.0**k for k in range(len(losses))], losses)
-    assert found.suggestion is None and train.choose_rate(tiny.replace(lr=0.3), found) == 0.3
-    with pytest.raises(CourseError, match="no falling loss"):
-        train.choose_rate(tiny.replace(lr=None), found)
-
-
-def test_the_first_losses_of_a_range_test_do_not_count(tiny):
-    """Each is the mean of one or a few batches: the lowest of all by chance."""
-    losses = [1.0, 2.3, 2.2, 2.3, 2.3, 2.3, 2.2, 2.0, 2.1, 9.9]
-    found = train.RangeTest([10.0**k for k in range(10)], losses)
-    assert found.suggestion == pytest.approx(10**6.5)
-    assert train.choose_rate(tiny.replace(lr=None), found) == found.suggestion
-
-
-def test_a_damaged_range_test_is_made_anew(tiny, machine, tmp_path):
-    (tmp_path / "lr_range.json").write_text('{"lrs": [0.1')
-    exp = tiny.replace(range_test_steps=10)
-    found = train.lr_range_test(exp, toy_model(), toy_batches(), machine, folder=tmp_path)
-    assert found == train.lr_range_test(exp, toy_model(), toy_batches(), machine, folder=tmp_path)
 
 
 def test_another_wording_and_younger_settings_do_not_orphan_a_checkpoint(tiny, machine, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from test_acquire import batches, python2_pickle
 from test_record import finished
 from test_sources_gtsrb import archives
 
-from course_utils import acquire, checkpoint, experiment, processes, record, status, train
+from course_utils import acquire, checkpoint, experiment, processes, range_test, record, status
 from course_utils.augment import BatchedAugment
 from course_utils.errors import CourseError
 from course_utils.experiment import load
@@ -168,7 +168,7 @@ def test_small_files_of_a_run(count, tmp_path, tiny):
         (tmp_path / name).write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
         status.rows([tmp_path])
         processes.at_work(tmp_path)
-        kept = train._kept_range_test(tmp_path, {})
+        kept = range_test._kept_range_test(tmp_path, {})
         assert kept is None or isinstance(kept.suggestion, float | None)
 
     fuzz(count, st.one_of([st.tuples(st.just(name), altered(table) | damaged(json.dumps(table).encode()))
