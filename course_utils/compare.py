@@ -111,16 +111,16 @@ def predictions(run: Record, data: Dataset) -> np.ndarray:
 
 
 def changed(one: Named, other: Named, data: Dataset) -> tuple[str, plots.Figure]:
-    """In words, how many images only one run names rightly and whether that may be chance; and a figure of some.
+    """In words, how many images only one run classifies correctly and whether that may be chance; and a figure of some.
 
     By McNemar's test (1947), exact: were both equally good, either run would win such an image with probability 1/2.
     """
     (name, a), (rival, b) = one, other
     truth, ours, theirs = data.test_labels, predictions(a, data), predictions(b, data)
-    right, rightly = ours == truth, theirs == truth
-    won, lost = np.flatnonzero(rightly & ~right), np.flatnonzero(right & ~rightly)
-    text = (f"Of {len(truth):,} test images both name {(right & rightly).sum():,} rightly, only {name} {len(lost):,}, "
-            f"only {rival} {len(won):,}, neither {(~right & ~rightly).sum():,}.\nWere both equally good, shares at "
+    right, rival_right = ours == truth, theirs == truth
+    won, lost = np.flatnonzero(rival_right & ~right), np.flatnonzero(right & ~rival_right)
+    text = (f"Of {len(truth):,} test images both classify {(right & rival_right).sum():,} correctly, only {name} "
+            f"{len(lost):,}, only {rival} {len(won):,}, neither {(~right & ~rival_right).sum():,}.\nWere both equally good, shares at "
             f"least so uneven would come by chance with p = {mcnemar(len(won), len(lost)):.2g} (McNemar's exact test).")
     half = SHOWN // 2
     chosen = np.concatenate([won[:half], lost[:half]])

@@ -27,7 +27,7 @@ class Prediction:
 
     @property
     def accuracy(self) -> float:
-        """Share of images named rightly, 0 to 1."""
+        """Share of images classified correctly, 0 to 1."""
         return float((self.predicted == self.labels).mean())
 
     @property

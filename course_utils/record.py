@@ -239,18 +239,40 @@ def in_words(record: Record) -> str:
     per_class = final["per_class"]
     held = record.get("held_out")
     of_stage = " of its last stage" if "stage" in history[-1] else ""
-    kept = (f"Kept was epoch {record['kept_epoch']}, the best{of_stage} on held-out images ({exp['split']} split); of "
-            f"those, plain, it names {held['accuracy']:.2%} rightly. " if held else "")
+    kept = (f"Epoch {record['kept_epoch']} was kept, the best{of_stage} on held-out images ({exp['split']} split); of "
+            f"these, without augmentation, it classifies {held['accuracy']:.2%} correctly. " if held else "")
     views = exp.get("test_views", 0)
     seen = f"on the mean of {views} changed views and the plain test image" if views else "on plain test images"
     best, weakest = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
     return (f"**{record['data']['title']}, one run with seed {exp['seed']}:** {final['accuracy']:.2%} of "
-            f"{final['images']:,} test images after {len(history)} of {total_epochs(exp)} epochs, "
+            f"{final['images']:,} test images after {_epochs_in_words(record)}, "
             f"{record['seconds'] / 60:.1f} minutes of training on {record['sessions'][-1]['machine']} in "
             f"{record['precision']}. Peak learning rate {record['lr']:.1e}. {kept}The training loss went from "
             f"{history[0]['train_loss']:.3f} to {history[-1]['train_loss']:.3f}; {seen} the loss ended "
             f"at {final['loss']:.3f}. Easiest class: {best} ({per_class[best]:.1%}); hardest: {weakest} "
             f"({per_class[weakest]:.1%}).")
+
+
+def _epochs_in_words(record: Record) -> str:
+    ran, planned, asked = len(record["history"]), total_epochs(record["experiment"]), asked_epochs(record)
+    stopped = "" if ran == planned else f", stopped early of {planned}"
+    return f"{ran} epoch{'s' * (ran > 1)}{stopped}" + ("" if asked in (None, planned) else f" (its variant asks for {asked})")
+
+
+def asked_epochs(record: Record) -> int | None:
+    """Epochs of all stages that the run's variant asks for now; ``None`` when there is no such variant any more."""
+    ran = record["experiment"]
+    try:
+        return load(ran["assignment"], ran["variant"]).all_epochs
+    except CourseError:
+        return None
+
+
+def is_full(record: Record) -> bool:
+    """Whether the run was on the real data, with as many epochs as its variant asks for: only then it is a result of
+    that variant, and its accuracy counts for an assignment's rules.
+    """
+    return not record["sample"] and total_epochs(record["experiment"]) == asked_epochs(record)
 
 
 def variant_of(record: Record) -> Experiment:

@@ -40,7 +40,7 @@ def take_step(exp: Experiment, model: nn.Module, optimizer: Optimizer, x: Tensor
               machine: Machine) -> tuple[Tensor, Tensor]:
     """One optimiser step on images ``x`` (N, C, H, W), normalised, and labels ``y`` (N,), both on the device.
 
-    Returns the loss (scalar, nats, penalties included) and the number of rightly named images, both on the device too:
+    Returns the loss (scalar, nats, penalties included) and the number of images classified correctly, both on the device too:
     nothing here waits for a GPU.
     """
     logits = model(x).flatten(1)

@@ -77,6 +77,9 @@ def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str
     variant, epochs = exp["variant"], total_epochs(exp)
     whole = load(assignment, variant).all_epochs
     length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}"
+    early = [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
+             if len(run["history"]) < epochs]
+    length += f" ({', '.join(early)})" if early else ""
     if exp["keep"] == "best":
         length += f", best kept: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
     where = sorted({f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"

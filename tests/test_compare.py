@@ -13,7 +13,7 @@ from course_utils.experiment import load
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two runs on the same 100 test images: the first names 0 to 69 rightly, the second 0 to 89."""
+    """Two runs on the same 100 test images: the first is right on 0 to 69, the second on 0 to 89."""
     for name, settings in (("a", {"right": 70}), ("b", {"right": 90, "seed": 1})):
         (tmp_path / name).mkdir()
         record.write(finished(**settings), tmp_path / name)
@@ -29,7 +29,7 @@ def test_what_differs_and_what_came_of_it(pair):
 def test_the_images_that_changed(pair):
     data = open_dataset("cifar10", data="sample", train_images=20, test_images=100)
     text, figure = compare.changed(*pair, data)
-    assert "both name 70 rightly, only a 0, only b 20, neither 10" in text
+    assert "both classify 70 correctly, only a 0, only b 20, neither 10" in text
     assert f"p = {2 / 2**20:.2g}" in text and "20 of 20" in figure.get_suptitle()
     other = open_dataset("cifar10", data="sample", train_images=20, test_images=60)
     with pytest.raises(CourseError, match="does not fit"):

@@ -17,7 +17,7 @@ NAME = "cifar10_custom_resnet"
 
 
 def finished(seed=0, epochs=3, right=70, profile="full"):
-    """A record as a run of 100 test images, ``right`` of them named rightly, would leave it."""
+    """A record as a run of 100 test images, ``right`` of them classified correctly, would leave it."""
     exp = load(NAME, profile=profile, seed=seed, epochs=epochs)
     data = open_dataset("cifar10", data="sample", train_images=20, test_images=100)
     if profile == "full":
@@ -42,8 +42,21 @@ def test_there_and_back(tmp_path):
 
 def test_in_words_every_number_is_the_records():
     text = record.in_words(finished(epochs=2))
-    for words in ("70.00% of 100 test images", "after 2 of 2 epochs", "2.0 minutes", "seed 0", "loss ended at 1."):
+    for words in ("70.00% of 100 test images", "after 2 epochs (its variant asks for 24)", "2.0 minutes", "seed 0",
+                  "loss ended at 1."):
         assert words in text
+
+
+def test_a_run_says_how_much_of_its_variant_it_was():
+    full, short = finished(epochs=24), finished(epochs=2)
+    assert "after 24 epochs, " in record.in_words(full)
+    stopped = full | {"history": full["history"][:20]}
+    assert "after 20 epochs, stopped early of 24, " in record.in_words(stopped)
+    assert (record.is_full(full), record.is_full(stopped), record.is_full(short)) == (True, True, False)
+    assert not record.is_full(full | {"sample": True})
+    short["experiment"]["variant"] = "gone"
+    assert record.asked_epochs(short) is None and not record.is_full(short)
+    assert "after 2 epochs, " in record.in_words(short)
 
 
 def test_it_holds_no_names_of_this_machine(tmp_path):
