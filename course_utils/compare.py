@@ -120,8 +120,9 @@ def changed(one: Named, other: Named, data: Dataset) -> tuple[str, plots.Figure]
     right, rival_right = ours == truth, theirs == truth
     won, lost = np.flatnonzero(rival_right & ~right), np.flatnonzero(right & ~rival_right)
     text = (f"Of {len(truth):,} test images both classify {(right & rival_right).sum():,} correctly, only {name} "
-            f"{len(lost):,}, only {rival} {len(won):,}, neither {(~right & ~rival_right).sum():,}.\nWere both equally good, shares at "
-            f"least so uneven would come by chance with p = {mcnemar(len(won), len(lost)):.2g} (McNemar's exact test).")
+            f"{len(lost):,}, only {rival} {len(won):,}, neither {(~right & ~rival_right).sum():,}.\nWere both equally "
+            f"good, shares at least so uneven would come by chance with p = {mcnemar(len(won), len(lost)):.2g} "
+            "(McNemar's exact test).")
     half = SHOWN // 2
     chosen = np.concatenate([won[:half], lost[:half]])
     names = [name if len(name) < 20 else f"{name[:8]}…{name[-9:]}" for name in data.classes]

@@ -256,7 +256,8 @@ def in_words(record: Record) -> str:
 def _epochs_in_words(record: Record) -> str:
     ran, planned, asked = len(record["history"]), total_epochs(record["experiment"]), asked_epochs(record)
     stopped = "" if ran == planned else f", stopped early of {planned}"
-    return f"{ran} epoch{'s' * (ran > 1)}{stopped}" + ("" if asked in (None, planned) else f" (its variant asks for {asked})")
+    short = "" if asked in (None, planned) else f" (its variant asks for {asked})"
+    return f"{ran} epoch{'s' * (ran > 1)}{stopped}{short}"
 
 
 def asked_epochs(record: Record) -> int | None:

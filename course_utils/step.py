@@ -40,8 +40,8 @@ def take_step(exp: Experiment, model: nn.Module, optimizer: Optimizer, x: Tensor
               machine: Machine) -> tuple[Tensor, Tensor]:
     """One optimiser step on images ``x`` (N, C, H, W), normalised, and labels ``y`` (N,), both on the device.
 
-    Returns the loss (scalar, nats, penalties included) and the number of images classified correctly, both on the device too:
-    nothing here waits for a GPU.
+    Returns the loss (scalar, nats, penalties included) and the number of images classified correctly, both on the
+    device too: nothing here waits for a GPU.
     """
     logits = model(x).flatten(1)
     loss = loss_of(exp, model, logits, y)

@@ -107,7 +107,8 @@ def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experime
     for number, stage in enumerate(exp.all_stages):
         loaders = loaders_of(stage)
         if exp.stages:
-            say(f"Stage {number + 1} of {len(exp.stages) + 1}: {len(loaders.train)} steps an epoch, epochs: {stage.epochs}")
+            say(f"Stage {number + 1} of {len(exp.stages) + 1}: {len(loaders.train)} steps an epoch, epochs: "
+                f"{stage.epochs}")
         rate = lr if number == 0 or stage.lr is None else stage.lr
         home = folder / f"stage{number + 1}" if folder and number else folder
         part = fit(stage, model, loaders.train, loaders.watch, rate, machine, folder=home, origin=origin, say=say)

@@ -125,9 +125,58 @@ class Odd(nn.Module):
     (lambda net, x: F.pixel_unshuffle(x, 2), 4),
     (lambda net, x: F.adaptive_avg_pool2d(x, (None, 1)), 18),
     (lambda net, x: F.conv2d(x, net.conv.weight[:, :, :1]), 5),  # 1 down, 3 across
+    (lambda net, x: x.permute(0, 2, 3, 1).mean((1, 2)), 18),
+    (lambda net, x: torch.cat([x.flatten(1), net.conv(x).flatten(1)], 1) @ torch.ones(2048, 5), 20),
+    (lambda net, x: x.var((2, 3)), 18),
+    (lambda net, x: (x @ torch.ones(16, 5)), 18),  # across alone
 ])
 def test_other_ways_to_write_it(then, field):
     assert receptive_field(Odd(then), (1, 3, 16, 16))[-1].field == field
+
+
+def tokens(net, x):
+    """There and back, as a transformer lays a map out."""
+    found = net.linear(x.flatten(2).transpose(1, 2))  # (N, H W, C)
+    return net.conv(found.mT.unflatten(2, x.shape[2:]))
+
+
+@pytest.mark.parametrize("then", [
+    lambda net, x: net.conv(x[:, :, ::2, ::2]), tokens,
+    lambda net, x: net.conv(x[..., 2:, 2:] + F.conv2d(x, net.conv.weight)),
+    lambda net, x: net.conv(torch.cat([half + half.roll(1, 1) for half in x.chunk(2, 1)], 1)),
+    lambda net, x: net.conv(F.pad(x[:, :3, ::2, ::2], (0, 0, 0, 0, 0, 1))),  # a shortcut without parameters
+    lambda net, x: net.conv(F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), net.conv.weight) + F.pad(x, (1, 1, 1, 1))),
+    lambda net, x: net.conv(torch.stack([x, net.conv(x)]).amax(0)),
+    lambda net, x: net.conv(x * net.linear(x.mean((2, 3))).sigmoid()[..., None, None])[:, :, ::3, ::3],
+])
+def test_gradients_agree_however_it_is_written(then):
+    """Where the whole image counts (the last), a gradient reaches its every border."""
+    model = Odd(then)
+    fields = [receptive_field(model, (1, 3, 64, 64), axis)[-1].field for axis in (-1, -2)]
+    assert fields[0] == fields[1]
+    picture = gradient_field(model, (1, 3, 64, 64))
+    if fields[0] < 64:
+        assert extent(picture) == fields[0]
+    else:
+        assert min(picture[0].amax(), picture[-1].amax(), picture[:, 0].amax(), picture[:, -1].amax()) > 0
+
+
+def attention(net, x):
+    places = x.flatten(2).transpose(1, 2)
+    return net.conv(F.scaled_dot_product_attention(places, places, places).mT.reshape(x.shape))
+
+
+@pytest.mark.parametrize("then", [attention, lambda net, x: net.conv(x.flatten(2).softmax(-1).view_as(x))])
+def test_attention_sees_every_place(then):
+    assert receptive_field(Odd(then), (1, 3, 16, 16))[-1].field >= 16 + 15
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "stn" in name or name == "sign_net"])
+def test_gradients_reach_the_whole_image_through_a_spatial_transformer(name):
+    model = build_model(name, 10)
+    assert receptive_field(model, (1, 3, 32, 32))[-1].field >= 32
+    picture = gradient_field(model, (1, 3, 32, 32), draws=4, positive=False)
+    assert min(picture[0].amax(), picture[-1].amax(), picture[:, 0].amax(), picture[:, -1].amax()) > 0
 
 
 def test_each_axis_has_its_own_field():
@@ -140,6 +189,11 @@ def test_each_axis_has_its_own_field():
 @pytest.mark.parametrize(("then", "name"), [
     (lambda net, x: net.up(x), "conv_transpose2d"), (lambda net, x: F.interpolate(x, 32), "interpolate"),
     (lambda net, x: F.lp_pool2d(x, 2, 2), "pool"),
+    (lambda net, x: x.reshape(1, 4, 8, 2, 8, 2).mean((3, 5)), "reshape"), (lambda net, x: x + x.roll(3, -1), "roll"),
+    (lambda net, x: x + x.transpose(2, 3), "add"), (lambda net, x: x @ x, "matmul"),
+    (lambda net, x: torch.einsum("nchw,nchw->nc", x, x), "einsum"), (lambda net, x: x.sort(-1)[0], "sort"),
+    (lambda net, x: net.conv(torch.cat([x, net.conv(x)], 3)), "conv2d"),
+    (lambda net, x: torch.zeros_like(x).copy_(x), "copy_"), (lambda net, x: net.conv(x.repeat(1, 1, 1, 2)), "conv2d"),
 ])
 def test_what_cannot_be_followed_is_said(then, name):
     with pytest.raises(CourseError, match=f"behind .*{name}"):

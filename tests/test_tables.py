@@ -96,7 +96,8 @@ def test_a_kept_epoch_that_is_not_the_best_is_refused(runs):
 def test_in_words_the_held_out_pictures_are_told(runs):
     path = next((runs / NAME / "results").glob("*random*.json"))
     words = record.in_words(record.read(path))
-    assert "epoch 2, the best on held-out images (random split); these, without augmentation, it classifies 100.00% correctly" in words
+    assert "Epoch 2 was kept, the best on held-out images (random split); " in words
+    assert "of these, without augmentation, it classifies 100.00% correctly." in words
 
 
 def test_versions_are_told_by_their_differences(tmp_path, monkeypatch):
