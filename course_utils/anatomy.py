@@ -38,8 +38,8 @@ def summary(model: nn.Module, input_size: Shape) -> str:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Number of values in all parameters, those that are not trained included."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def mult_adds(model: nn.Module, input_size: Shape) -> int:

@@ -1,6 +1,7 @@
 """Judging a trained network on plain images in eval mode."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.anatomy import eval_mode
+from course_utils.errors import CourseError
 from course_utils.loader import Batches
+from course_utils.receptive import layer_fields
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,12 @@ def worst_mistakes(prediction: Prediction, count: int = 25) -> np.ndarray:
 def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     """Where ``layer`` finds evidence for ``classes`` (B,) in images ``x`` (B, 3, H, W): float32 (B, H, W), 0 to 1.
 
-    Channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed,
-    rectified and enlarged (Selvaraju et al. 2016, arXiv:1610.02391). A map without any evidence is all 0.
+    Channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed and
+    rectified (Selvaraju et al. 2016, arXiv:1610.02391). A map without any evidence is all 0.
+
+    Each of the h x w numbers is laid where its receptive field has its centre: behind unpadded layers these keep to the
+    middle of the image, and beyond half a step from the outermost there is 0. Where the field cannot be told, the map
+    is stretched over the whole image.
     """
     if len(x) == 0:
         return x.new_zeros((0, *x.shape[2:]))
@@ -133,5 +140,24 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     finally:
         hook.remove()
     heat = (kept[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()
-    heat = F.interpolate(heat.float(), x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    down, across = (_spread(model, layer, x.shape, heat.shape, axis).to(heat.device) for axis in (-2, -1))
+    heat = down @ heat[:, 0].float() @ across.T
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def _spread(model: nn.Module, layer: nn.Module, image: Sequence[int], found: Sequence[int], axis: int) -> Tensor:
+    """float32 (pixels, cells): the share of each cell of a layer's map in each pixel along ``axis``, linear between
+    the cells' centres.
+    """
+    pixels, cells = image[axis], found[axis]
+    step = pixels / cells
+    first = (step - 1) / 2  # pixel on which the first cell is centred
+    with contextlib.suppress(CourseError):
+        name = next(name for name, module in model.named_modules() if module is layer)
+        field = layer_fields(model, (1, *image[1:]), axis).get(name)
+        if field is not None and field.extent == cells:
+            first, step = field.left + (field.size - 1) / 2, field.jump
+    place = (torch.arange(pixels) - first) / step  # of each pixel, in cells
+    inside = (place >= -0.5) & (place < cells - 0.5)
+    share = 1 - (place.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()
+    return share.clamp_min(0) * inside[:, None]

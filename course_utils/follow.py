@@ -188,7 +188,7 @@ class Follow(TorchFunctionMode):
             if isinstance(value, (tuple, list)):
                 return type(value)(map(places, value))
             if id(value) in self.fields:
-                return _places(*self.fields[id(value)])
+                return _numbered(*self.fields[id(value)])
             return torch.full_like(value, -1) if isinstance(value, Tensor) and value.is_floating_point() else value
 
         moved = _tensors([func(*places(args), **{key: places(value) for key, value in kwargs.items()})])
@@ -204,7 +204,7 @@ class Follow(TorchFunctionMode):
         return found
 
 
-def _places(tensor: Tensor, field: Field) -> Tensor:
+def _numbered(tensor: Tensor, field: Field) -> Tensor:
     """Of each element of ``tensor`` the number of the output it belongs to."""
     numbers = torch.arange(tensor.shape[field.dim] if field.extent > 1 else 1, dtype=torch.float32)
     numbers = torch.div(numbers, max(field.run, 1), rounding_mode="floor") % field.extent

@@ -57,7 +57,7 @@ def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, colu
 
     All on one pair of axes: an axes an image would take ten times as long.
     """
-    lines = 1 + max(str(text).count("\n") for text in (*titles, ""))
+    columns, lines = max(1, columns), 1 + max(str(text).count("\n") for text in (*titles, ""))
     rows, block = max(1, -(-len(layers[0]) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
     across = 1.08 * columns - 0.08
     figure, axes = _canvas(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)

@@ -37,7 +37,7 @@ def layer_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> dict[st
 
 def _followed(model: nn.Module, input_size: Shape, axis: int) -> Follow:
     with eval_mode(model), torch.no_grad(), Follow(model, axis) as follow:
-        x = torch.zeros(input_size, device=next(model.parameters()).device)
+        x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
         follow.put(x, Field(extent=input_size[axis], dim=axis))
         model(x)
     return follow

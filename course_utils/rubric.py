@@ -42,8 +42,8 @@ def check(exp: Experiment, model: nn.Module, side: int, accuracy: float | None =
         raise CourseError(f"{exp.assignment} has no rules in its variants.toml.")
     extra = rules.get("extra", {})
     shape = {"uses", "without", "receptive_field_at_least"} & {*rules, *extra}  # only then are all its layers followed
-    across, down = (receptive_field(model, (1, 3, side, side), axis) if shape else () for axis in (-1, -2))
-    facts = _Facts(exp, count_parameters(model), across, min(_largest(across), _largest(down)), accuracy)
+    axes = tuple(receptive_field(model, (1, 3, side, side), axis) for axis in (-1, -2)) if shape else ((), ())
+    facts = _Facts(exp, count_parameters(model), axes, min(map(_largest, axes)), accuracy)
     needed = {name: wanted for name, wanted in rules.items() if name != "extra"}
     return [finding for part, is_extra in ((needed, False), (extra, True)) for name, wanted in part.items()
             for finding in _findings(name, wanted, facts, is_extra)]
@@ -76,7 +76,7 @@ def recorded_accuracy(exp: Experiment) -> float | None:
 class _Facts:
     exp: Experiment
     parameters: int
-    rows: Sequence[Row]  # across; but for their sizes, those down are the same
+    axes: tuple[Sequence[Row], Sequence[Row]]  # across and down
     field: int  # of the whole network, the smaller of its two sides
     accuracy: float | None
 
@@ -91,17 +91,19 @@ def _largest(rows: Sequence[Row]) -> int:
 
 def _findings(name: str, wanted: Any, facts: _Facts, extra: bool) -> list[Finding]:
     if name in ("uses", "without"):
-        return [_structure(kind, name == "uses", facts.rows, extra) for kind in wanted]
+        return [_structure(kind, name == "uses", facts.axes, extra) for kind in wanted]
     if name not in RULES:
         raise unknown("rule", name, (*RULES, "uses", "without", "extra"))
     rule, found, passed = RULES[name](wanted, facts)
     return [Finding(rule, found, passed, extra)]
 
 
-def _structure(kind: str, needed: bool, rows: Sequence[Row], extra: bool) -> Finding:
+def _structure(kind: str, needed: bool, axes: Sequence[Sequence[Row]], extra: bool) -> Finding:
+    """A network has what one of its axes has; only what is global must be so along both."""
     if kind not in STRUCTURE:
         raise unknown("structure in a rule", kind, STRUCTURE)
-    layers = [row.layer or row.what for row in STRUCTURE[kind](rows)]
+    choose = min if kind == "global average pooling" else max
+    layers = [row.layer or row.what for row in choose(map(STRUCTURE[kind], axes), key=len)]
     found = "none" if not layers else f"{len(layers)}: {', '.join(layers[:2])}{', ...' if len(layers) > 2 else ''}"
     return Finding(f"{'uses' if needed else 'without'} {kind}", found, bool(layers) == needed, extra)
 
@@ -112,18 +114,26 @@ def _depthwise(rows: Sequence[Row]) -> list[Row]:
 
 def _separable(rows: Sequence[Row]) -> list[Row]:
     """Depthwise convolutions that a 1x1 across the channels takes in."""
-    mixed = {number for row in rows if row.what == "conv2d" and row.kernel == row.groups == 1 for number in row.after}
+    mixed = {number for row in rows if row.what in ("conv2d", "linear") and row.kernel == row.groups == 1
+             for number in row.after}
     return [row for row in _depthwise(rows) if any(rows[number] is row for number in mixed)]
 
 
 def _global_means(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.what in MEANS and row.kernel == row.size_in > row.size_out == 1]
+    """Means of whole maps that no later map takes in again, as it does those that weigh its channels."""
+    returned: set[int] = set()
+    for number in reversed(range(len(rows))):
+        if rows[number].size_in > 1 or number in returned:
+            returned |= rows[number].after
+    return [row for number, row in enumerate(rows) if number not in returned and row.what in MEANS
+            and row.kernel == row.size_in > row.size_out == 1]
 
 
 STRUCTURE: Mapping[str, Callable[[Sequence[Row]], list[Row]]] = {
     "depthwise convolution": _depthwise,
     "depthwise separable convolution": _separable,
-    "dilated convolution": lambda rows: [row for row in rows if row.kernel > 1 and row.dilation > 1],
+    "dilated convolution": lambda rows: [row for row in rows
+                                         if row.what == "conv2d" and row.kernel > 1 and row.dilation > 1],
     "global average pooling": _global_means,
     "max pooling": lambda rows: [row for row in rows if row.what in MAXIMA],
     "strided convolution": lambda rows: [row for row in rows if row.what == "conv2d" and row.stride > 1],

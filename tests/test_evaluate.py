@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,8 @@ from torch import nn
 
 from course_utils import evaluate
 from course_utils.evaluate import Prediction
+from course_utils.models import build_model
+from course_utils.receptive import layer_fields
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 LOGITS = np.array([[3, 0, 0], [0, 1, 0], [0, 2, 0], [0, 2, 1], [9, 0, 0], [2, 0, 1]], np.float32)
@@ -75,6 +79,65 @@ def test_grad_cam_equals_its_formula_on_a_network():
     expected = torch.einsum("bchw,bc->bhw", features, gradient.mean((2, 3))).relu().detach()
     expected = expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-12)
     torch.testing.assert_close(heat, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("settings", "spot", "covered"), [
+    ({"dilation": 4}, (5, 9), 8), ({"dilation": 2, "stride": 2}, (8, 4), 12), ({"padding": 1, "stride": 2}, (6, 14), 15),
+])
+def test_grad_cam_lies_where_the_layer_looks(settings, spot, covered):
+    """Each cell of the map at the centre of its receptive field, padded or not."""
+    class Look(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.look = nn.Conv2d(3, 2, 3, bias=False, **settings)
+            weight = torch.zeros(2, 3, 3, 3)
+            weight[:, :, 1, 1] = 1  # a kernel that sees its middle alone
+            self.look.weight = nn.Parameter(weight)
+
+        def forward(self, x):
+            return self.look(x).mean((2, 3))
+
+    model, x = Look(), torch.zeros(1, 3, 16, 16)
+    x[0, :, spot[0], spot[1]] = 1
+    heat = evaluate.grad_cam(model, model.look, x, torch.tensor([1]))[0]
+    assert divmod(int(heat.argmax()), 16) == spot
+    everywhere = evaluate.grad_cam(model, model.look, torch.ones(1, 3, 16, 16), torch.tensor([1]))[0]
+    assert (everywhere > 0).sum() == covered**2
+
+
+@pytest.mark.parametrize(("name", "block"), [("s7", "block4"), ("resnet18", "layer4"), ("dilated_net", "stage2")])
+def test_grad_cam_lies_where_gradients_come_from(name, block):
+    model = build_model(name, 10).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # nothing cancels
+            parameter.abs_().add_(1e-3)
+    layer = model.get_submodule(block)
+    kept = []
+    hook = layer.register_forward_hook(lambda _, __, out: kept.append(out))
+    x = torch.rand(1, 3, 192, 192, requires_grad=True)  # large enough for the field of the middle cell
+    with contextlib.suppress(RuntimeError):  # a head for 32 pixels
+        model(x)
+    hook.remove()
+    cell = kept[0].shape[-1] // 2
+    seen = torch.autograd.grad(kept[0][0, :, cell, cell].sum(), x)[0].abs().sum((0, 1, 2))
+    touched = seen.nonzero()[:, 0]
+    field = layer_fields(model, (1, 3, 32, 32))[block]
+    assert (touched[0] + touched[-1]) / 2 == field.left + (field.size - 1) / 2 + cell * field.jump
+
+
+def test_grad_cam_of_a_layer_that_cannot_be_followed_is_stretched():
+    class Split(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(12, 2, 1)
+
+        def forward(self, x):
+            n, c, h, w = x.shape
+            return self.conv(x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)).mean((2, 3))
+
+    model = Split()
+    heat = evaluate.grad_cam(model, model.conv, torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+    assert heat.shape == (2, 8, 8) and bool((heat.sum(1) > 0).any())
 
 
 def test_grad_cam_of_no_images():

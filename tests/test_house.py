@@ -19,7 +19,8 @@ LEVELS = [  # a module may import from the levels below its own alone
     {"sources"}, {"sources.cifar10", "sources.gtsrb", "sources.stl10"}, {"sources.base"}, {"download", "signs"},
     {"experiment"}, {"own"}, {"status", "address"}, {"processes"}, {"errors", "files", "warm"},
 ]
-TORCH_ALONE = {"anatomy", "receptive", "models", "models.blocks", "models.cifar10", "models.gtsrb", "models.stl10"}
+TORCH_ALONE = {"anatomy", "receptive", "follow", "models", "models.blocks", "models.cifar10", "models.gtsrb",
+               "models.stl10"}
 MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p
            for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"}
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))

@@ -10,6 +10,7 @@ HISTORY = [{"epoch": k, "train_loss": 2.0 / k, "train_accuracy": 0.3 * k, "test_
             "test_accuracy": 0.32 * k} for k in (1, 2, 3)]
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "five"),
+    "image_grid_of_nothing": lambda: plots.image_grid(IMAGES[:0], [], 0, "none"),
     "range_test": lambda: plots.range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t"),
     "range_test_of_nothing": lambda: plots.range_test([1e-4, 1e-3, 1e-2], [2.0, 2.1, 3.0], None, "t"),
     "schedule": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t"),

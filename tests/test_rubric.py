@@ -2,6 +2,7 @@
 import dataclasses
 
 import pytest
+import torch
 from torch import nn
 
 from course_utils import rubric
@@ -94,10 +95,62 @@ def test_what_a_branch_or_a_function_does_counts():
 
         def forward(self, x):
             x = self.stem(x)
-            both = self.mix(__import__("torch").cat([self.depthwise(x).relu(), self.plain(x)], 1))
+            both = self.mix(torch.cat([self.depthwise(x).relu(), self.plain(x)], 1))
             return self.fc(both.mean((-2, -1)))
 
     assert broken(Net()) == []
+
+
+class Custom(nn.Module):
+    """A network that keeps all the rules but for what ``then`` does with its stem's map (N, 8, 16, 16)."""
+
+    def __init__(self, then, head=None):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, padding=6, dilation=6))
+        self.separable, self.gate, self.mix = Separable(8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.down = nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=8)
+        self.then, self.head, self.fc = then, head, nn.LazyLinear(10)
+
+    def forward(self, x):
+        x = self.then(self, self.stem(x))
+        return self.fc(self.head(x) if self.head else x.mean((2, 3)))
+
+
+def gated(net, x):
+    return net.separable(x) * net.gate(x.mean((2, 3))).sigmoid()[..., None, None]
+
+
+@pytest.mark.parametrize(("then", "head", "rules"), [
+    (gated, None, []),
+    (gated, lambda x: x.flatten(1), ["uses global average pooling"]),  # a mean that weighs channels is no head
+    (lambda net, x: net.separable(x), lambda x: nn.functional.avg_pool2d(x, (1, 16)).flatten(1),
+     ["uses global average pooling"]),  # across alone
+    (lambda net, x: net.separable(x), lambda x: torch.cat([x.mean((2, 3)), x.sum((2, 3))], 1), []),
+    (lambda net, x: net.mix(net.down(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), None, []),  # as ConvNeXt writes it
+    (lambda net, x: nn.functional.max_pool2d(net.separable(x), 3, 1, 1, 2), None, ["without max pooling"]),
+])
+def test_structure_is_what_a_network_does(then, head, rules):
+    model = Custom(then, head).eval()
+    model(torch.zeros(1, 3, 32, 32))
+    assert broken(model) == rules
+
+
+def test_dilation_or_a_stride_along_one_axis_counts():
+    def down(net, x):
+        return net.separable(nn.functional.conv2d(x, net.down.weight, dilation=(3, 1), stride=(2, 1), groups=8))
+
+    model = Custom(down)
+    model.stem[1] = nn.Identity()
+    model.stem[0].stride = (1, 1)
+    model(torch.zeros(1, 3, 32, 32))
+    found = {f.rule: f.passed for f in rubric.check(EXP, model, 32, 0.9)}
+    assert found["uses dilated convolution"] and not found["without strided convolution"]
+
+
+def test_parameters_that_are_not_trained_count():
+    model = network()
+    model[0].frozen = nn.Linear(500, 500).requires_grad_(False)
+    assert broken(model) == ["at most 200,000 parameters"]
 
 
 @pytest.mark.parametrize("variant", describe(NAME)["variants"])

@@ -107,12 +107,13 @@ class Net(nn.Module):
         self.conv3 = nn.Sequential(*same(), *same(), *same(stride=2))  # 4 x 4
         self.conv4 = nn.Sequential(
             *same(), *same(), nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.BatchNorm2d(channels), nn.Dropout(dropout), nn.AvgPool2d(4))
+            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.BatchNorm2d(channels), nn.Dropout(dropout))  # 4 x 4
+        self.pool = nn.AvgPool2d(4)
         self.classifier = nn.Linear(channels, classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv4(self.conv3(self.conv2(self.conv1(x))))
-        return F.log_softmax(self.classifier(x.flatten(1)), dim=1)
+        return F.log_softmax(self.classifier(self.pool(x).flatten(1)), dim=1)
 
 
 class DilatedNet(nn.Module):
@@ -127,19 +128,24 @@ class DilatedNet(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
-        inputs = self.STAGES[0][0]
-        layers: list[nn.Module] = [*conv_block(3, inputs)]
-        for channels, blocks in self.STAGES:
-            if channels != inputs:
-                layers.append(SeparableBlock(inputs, channels, dilation=3, shrink=True))
-            layers += [SeparableBlock(channels, channels, dilation=1 + number % 2) for number in range(blocks)]
+        (first, blocks), *others = self.STAGES
+        self.stem = nn.Sequential(*conv_block(3, first))
+        self.stage1 = nn.Sequential(*self._alternating(first, blocks))  # 40 x 32 x 32
+        inputs = first
+        for number, (channels, blocks) in enumerate(others, 2):  # ... to 128 x 14 x 14
+            shrink = SeparableBlock(inputs, channels, dilation=3, shrink=True)
+            self.add_module(f"stage{number}", nn.Sequential(shrink, *self._alternating(channels, blocks)))
             inputs = channels
-        self.features = nn.Sequential(*layers)  # 128 x 14 x 14
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, classes))
 
+    @staticmethod
+    def _alternating(channels: int, blocks: int) -> list[nn.Module]:
+        return [SeparableBlock(channels, channels, dilation=1 + number % 2) for number in range(blocks)]
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.features(x)).flatten(1))
+        x = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(x)))))
+        return self.classifier(self.pool(x).flatten(1))
 
 
 class ResNet18(nn.Module):
