@@ -27,14 +27,14 @@ def is_own(name: str) -> bool:
 
 
 def locate(name: str) -> tuple[Path, str]:
-    """File and name of ``FILE.py:NAME``; a relative FILE is looked for here, then in the repository.
+    """File and name of ``FILE.py:NAME``; a relative FILE is looked for here, then in the repository and its notebooks.
 
     Raises ``CourseError`` for another form, and for a file that is not there.
     """
     file, _, attribute = name.rpartition(":")
     if not file.endswith(".py") or not attribute.isidentifier():
         raise CourseError(f"{name!r}: a network of your own is named FILE.py:CLASS, such as my_net.py:Net.")
-    places = [folder / Path(file).expanduser() for folder in (Path.cwd(), REPO)]
+    places = [folder / Path(file).expanduser() for folder in (Path.cwd(), REPO, REPO / "notebooks")]
     for path in places:
         if path.is_file():
             return path.resolve(), attribute
@@ -58,7 +58,8 @@ def fingerprint(name: str) -> str:
 
 
 def build(name: str, classes: int, side: int, **settings: Any) -> nn.Module:
-    """The network of ``FILE.py:NAME``, tried on two images (2, 3, side, side); it must give (2, classes).
+    """The network of ``FILE.py:NAME``, tried on two images (2, 3, side, side) and on one; it must give (2, classes)
+    and (1, classes).
 
     It is called with ``settings`` and, if it takes such an argument, with ``classes``. Raises ``CourseError``.
     """
@@ -120,19 +121,16 @@ def _try(model: nn.Module, path: Path, attribute: str, classes: int, side: int) 
         raise CourseError(f"{attribute} of {path.name} makes a {type(model).__name__}: it must be a torch.nn.Module.")
     if not any(p.requires_grad for p in model.parameters()):
         raise CourseError(f"{attribute} of {path.name} holds no parameters: there is nothing to train.")
-    images = torch.zeros(2, 3, side, side)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # in both modes; a copy keeps its statistics untouched
-        outputs = []
-        for training in (True, False):
-            model.train(training)
-            outputs.append(_guarded(path, lambda: copy.deepcopy(model)(images)))
-    model.train()
-    for out in outputs:
+    for training, count, words in ((True, 2, "two images"), (False, 2, "two images"), (False, 1, "one image")):
+        images = torch.zeros(count, 3, side, side)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # a copy keeps its statistics untouched
+            tried = copy.deepcopy(model).train(training)
+            out = _guarded(path, lambda tried=tried, images=images: tried(images))
         found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        if found == (2, classes):
-            continue
-        raise CourseError(f"{attribute} of {path.name} gives {found} for two images of {side}x{side} pixels; it must "
-                          f"give {(2, classes)}: one number for each class.")
+        if found != (count, classes):
+            raise CourseError(f"{attribute} of {path.name} gives {found} for {words} of {side}x{side} pixels; it must "
+                              f"give {(count, classes)}: one number for each class.")
+    model.train()
 
 
 def _guarded(path: Path, act: Callable[[], Any]) -> Any:
@@ -140,12 +138,21 @@ def _guarded(path: Path, act: Callable[[], Any]) -> Any:
     try:
         return act()
     except SyntaxError as error:
-        file, line, what = Path(error.filename or path), (error.text or "").strip(), f"SyntaxError: {error.msg}"
-        place = f"line {error.lineno}"
+        file, line = Path(error.filename or path), (error.text or "").strip()
+        told = CourseError(f"{file.name}, line {error.lineno}:\n    {line}\nSyntaxError: {error.msg}")
     except Exception as error:  # whatever a student's code may raise
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == path.parent]
-        if not frames:
-            raise CourseError(f"{path.name}: {type(error).__name__}: {error}") from None
-        file, line, what = Path(frames[-1].filename), frames[-1].line, f"{type(error).__name__}: {error}"
-        place = f"line {frames[-1].lineno}, in {frames[-1].name}"
-    raise CourseError(f"{file.name}, {place}:\n    {line}\n{what}")
+        told = _by_line(path, error) or CourseError(f"{path.name}: {type(error).__name__}: {error}")
+    raise told
+
+
+def told(name: str, error: Exception) -> CourseError | None:
+    """``error`` by the line of the network's file where it happened; ``None`` when it did not happen there."""
+    return _by_line(locate(name)[0], error) if is_own(name) else None
+
+
+def _by_line(path: Path, error: Exception) -> CourseError | None:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == path.parent]
+    if not frames:
+        return None
+    file, line, place = Path(frames[-1].filename), frames[-1].line, f"line {frames[-1].lineno}, in {frames[-1].name}"
+    return CourseError(f"{file.name}, {place}:\n    {line}\n{type(error).__name__}: {error}")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from course_utils.errors import NoMemory
+from course_utils import own
+from course_utils.errors import CourseError, NoMemory
 from course_utils.experiment import Experiment
 from course_utils.hardware import Machine, memory_words
 from course_utils.loader import worker_lost
@@ -61,15 +62,20 @@ def make_step(exp: Experiment, model: nn.Module, lr: float, machine: Machine) ->
 def plainly(exp: Experiment, machine: Machine) -> Iterator[None]:
     """Say in plain words what did not fit, and that a loader's worker is gone; nothing is made smaller in silence.
 
-    Raises ``NoMemory`` for the one, ``CourseError`` for the other; any other error passes through.
+    Raises ``NoMemory`` for the one, ``CourseError`` for the other, and one for an error in the file of a network of
+    your own, by its line; any other error passes through.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
+        if isinstance(error, CourseError):
+            raise
         first = (str(error).splitlines() or [""])[0]
         if first.startswith("DataLoader worker"):
             raise worker_lost(first) from error
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):
             raise NoMemory(f"A step with {exp.batch_size} images does not fit into {memory_words(machine.device)}: "
                            f"take a smaller batch_size (it is another experiment then). {first}") from error
+        if in_file := own.told(exp.model, error):
+            raise in_file from None
         raise

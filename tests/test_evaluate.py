@@ -82,7 +82,8 @@ def test_grad_cam_equals_its_formula_on_a_network():
 
 
 @pytest.mark.parametrize(("settings", "spot", "covered"), [
-    ({"dilation": 4}, (5, 9), 8), ({"dilation": 2, "stride": 2}, (8, 4), 12), ({"padding": 1, "stride": 2}, (6, 14), 15),
+    ({"dilation": 4}, (5, 9), 8), ({"dilation": 2, "stride": 2}, (8, 4), 12),
+    ({"padding": 1, "stride": 2}, (6, 14), 15),
 ])
 def test_grad_cam_lies_where_the_layer_looks(settings, spot, covered):
     """Each cell of the map at the centre of its receptive field, padded or not."""

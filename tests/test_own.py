@@ -5,8 +5,9 @@ import textwrap
 
 import pytest
 import torch
+from conftest import toy_batches
 
-from course_utils import own
+from course_utils import own, range_test, train
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.experiment import load
@@ -109,6 +110,8 @@ def test_building_draws_as_if_it_had_not_been_tried(here):
     (GOOD.replace("return self.fc(x)", "return self.fc(x) if not self.training else self.fcc(x)"),
      r"line 13, in forward:\n.*\nAttributeError"),
     (GOOD.replace("return self.fc(x)", "return self.fc(x) if self.training else x"), r"gives \(2, 8\)"),
+    (GOOD.replace("return self.fc(x)", "return self.fc(x).squeeze()"), r"gives \(10,\) for one image of"),
+    (GOOD.replace("x = self.conv(x)", "x = self.conv(x.view(2, 3, 32, 32))"), r"line 12, in forward:\n    x = self"),
     ("raise SystemExit\n", None),
 ])
 def test_what_is_wrong_is_said_in_one_clear_sentence(here, text, said):
@@ -133,6 +136,28 @@ def test_a_name_that_leads_nowhere(here, name, said):
         load("cifar10_dilated_depthwise", model=name)
     with pytest.raises(CourseError, match=said):
         build_model(name, 10)
+
+
+@pytest.mark.parametrize("act", ["fit", "range test"])
+def test_what_goes_wrong_only_in_training_is_told_by_its_line(here, tiny, machine, act):
+    write(here, GOOD.replace("return self", "assert len(x) < 3, 'too many'; return self"))
+    exp = tiny.replace(model="my_net.py:Net")
+    model = build_model(exp.model, 2, 8)
+    batches = toy_batches(exp.batch_size)
+    with pytest.raises(CourseError, match=r"my_net\.py, line 13, in forward:\n.*\nAssertionError: too many"):
+        if act == "fit":
+            train.fit(exp, model, batches, batches, exp.lr, machine, say=lambda _: None)
+        else:
+            range_test.lr_range_test(exp, model, batches, machine)
+
+
+def test_a_file_beside_the_notebooks_is_found(here, monkeypatch):
+    (here / "notebooks").mkdir()
+    write(here / "notebooks", name="beside.py")
+    monkeypatch.setattr(own, "REPO", here)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert own.locate("beside.py:Net") == (here / "notebooks/beside.py", "Net")
 
 
 def test_a_notebook_shows_the_message_alone(here):
