@@ -258,6 +258,7 @@ def _adopt(args: argparse.Namespace) -> int:
         raise CourseError(f"{args.folder} holds no executed notebook; name it as the second argument.")
     print(f"adopted {adopt(args.folder, notebook)}")
     report()
+    print("Now execute the assignment's notebook anew (CONTRIBUTING.md): it shows the table of finished runs.")
     return 0
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from course_utils import address, experiment, record, report
+from course_utils import address, experiment, record, report, tables
 from course_utils.__main__ import main
 from course_utils.datasets import open_dataset
 from course_utils.errors import CourseError
@@ -244,6 +244,16 @@ def test_missing_markers_are_named(house):
 
 def test_the_readmes_are_what_the_records_give():
     assert report.report(check=True) == []
+
+
+@pytest.mark.parametrize("assignment", experiment.assignments())
+def test_a_notebook_shows_the_finished_runs_of_now(assignment):
+    """Whoever adopts a run executes the notebook anew."""
+    path = experiment.REPO / "notebooks" / f"{experiment.describe(assignment)['notebook']}.ipynb"
+    outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", ())]
+    shown = ["".join(output["data"]["text/markdown"]) for output in outputs
+             if "text/markdown" in output.get("data", {})]
+    assert tables.results_table(assignment, tables.WITHOUT_LINKS) in shown[0]
 
 
 def test_a_mean_of_views_is_no_damage_and_is_said(tmp_path):
