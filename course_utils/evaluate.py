@@ -155,7 +155,7 @@ def _spread(model: nn.Module, layer: nn.Module, image: Sequence[int], found: Seq
     with contextlib.suppress(CourseError):
         name = next(name for name, module in model.named_modules() if module is layer)
         field = layer_fields(model, (1, *image[1:]), axis).get(name)
-        if field is not None and field.extent == cells:
+        if field is not None and field.extent == cells and field.jump > 0:
             first, step = field.left + (field.size - 1) / 2, field.jump
     place = (torch.arange(pixels) - first) / step  # of each pixel, in cells
     inside = (place >= -0.5) & (place < cells - 0.5)

@@ -11,10 +11,44 @@ from torch.overrides import TorchFunctionMode
 
 from course_utils.errors import CourseError
 
+KERNELS = {  # torch functions that look at more than a point, and the order of their arguments
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "max_pool2d_with_indices": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
+    "adaptive_avg_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d_with_indices": ("input", "output_size"),
+    "pixel_unshuffle": ("input", "downscale_factor"),
+}
+NORMS = {"norm": ("input", "p", "dim"), "linalg_norm": ("input", "ord", "dim"),
+         "linalg_vector_norm": ("input", "ord", "dim")}
+REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "median", "logsumexp", "var", "std", "var_mean", "std_mean",
+              "argmax", "argmin", *NORMS)
+SOFTMAX = ("softmax", "log_softmax", "softmin")
+PRODUCTS = ("linear", "matmul", "__matmul__", "mm", "bmm")
+WHOLE = ("scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention", "grid_sample",
+         "grid_sampler")  # may look at every place, as the data decide
+JOINING = ("cat", "concat", "concatenate")
+MOVES = (*JOINING, "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze",
+         "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", "expand", "expand_as",
+         "broadcast_to", "repeat", "tile", "repeat_interleave", "chunk", "split", "tensor_split", "unbind", "narrow",
+         "select", "index_select", "flip", "roll", "rot90", "stack", "channel_shuffle", "__getitem__",
+         "__get__")  # elements change their place, not their value; the last: x.T
+ENLARGING = ("interpolate", "upsample", "pixel_shuffle", "fold", "conv_transpose")
+MIXING = ("baddbmm", "addmm", "einsum", "cumsum", "cumprod", "cummax", "sort", "argsort", "topk", "gather",
+          "take_along_dim", "diff")  # of places, in ways that are not followed
+WRITING = ("__setitem__", "copy_", "index_copy_", "index_add_", "scatter", "scatter_", "scatter_add", "masked_scatter")
+
 
 @dataclass(frozen=True)
 class Field:
-    """What the outputs of one tensor see of the input, along one axis."""
+    """What the outputs of one tensor see of the input, along one axis.
+
+    ``dim`` and ``run`` say where the outputs lie in the tensor. Seen across, a map (N, C, 2, 3) has dim -1 and run 1.
+    Behind ``flatten(2)`` the six places of a channel lie along one dimension, as 0 1 2 0 1 2: still run 1, over and
+    over. Seen down they lie as 0 0 0 1 1 1: run 3. In another order (several maps side by side) run is 0.
+    """
 
     size: int = 1  # pixels that one output sees
     jump: int = 1  # pixels from one output's field to the next one's
@@ -51,7 +85,11 @@ class Row:
 
 
 class Follow(TorchFunctionMode):
-    """Carries a ``Field`` along with every tensor, along ``axis`` of the input: -1 across, -2 down."""
+    """Carries a ``Field`` along with every tensor, along ``axis`` of the input: -1 across, -2 down.
+
+    A function that none of the tables above names counts as pointwise if it leaves the tensor as long as it was along
+    the places; otherwise the field cannot be told.
+    """
 
     def __init__(self, model: nn.Module, axis: int) -> None:
         super().__init__()
@@ -82,10 +120,12 @@ class Follow(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs, name = kwargs or {}, func.__name__
         out = func(*args, **kwargs)
-        seen = [self.fields[id(t)][1] for t in _tensors((*args, *kwargs.values())) if id(t) in self.fields]
+        given = args[:1] if name.endswith("_as") else (*args, *kwargs.values())  # the other one gives a shape alone
+        seen = [self.fields[id(t)][1] for t in _tensors(given) if id(t) in self.fields]
         outs = list(_tensors([out]))
-        if name in WRITING and any(field.extent > 1 for field in seen):
-            raise self._lost(name)
+        onto_part = name[-1] == "_" != name[-2] and len(seen) > 1 and args[0]._is_view()
+        if (name in WRITING or onto_part) and any(field.extent > 1 for field in seen):
+            raise self.lost(name)
         if not seen or not outs or name.startswith("new_") or name.endswith("_like"):
             return out
         if name in MOVES:
@@ -96,48 +136,47 @@ class Follow(TorchFunctionMode):
             self.put(tensor, field)
         return out
 
-    def _lost(self, name: str) -> CourseError:
+    def lost(self, name: str) -> CourseError:
+        """The error for a function that is not followed."""
         place = self.inside[-1] if self.inside else ""
         return CourseError(f"The receptive field behind {name} (in {place or 'forward'}) cannot be told.")
 
     def _after(self, name: str, args: tuple, kwargs: dict, field: Field, outs: list[Tensor]) -> Field:
-        given = dict(zip(KERNELS.get(name, ("input", "dim")), args)) | kwargs
-        x = given.get("input")
-        if any(part in name for part in ENLARGING):
-            raise self._lost(name)
-        if not isinstance(x, Tensor):
-            x = outs[0]
+        given = dict(zip((KERNELS | NORMS).get(name, ("input", "dim")), args)) | kwargs
         if name in KERNELS:
             return self._slid(name, given, field, outs[0])
         if field.extent == 1:
             return field
-        if name in REDUCTIONS and not isinstance(given.get("dim"), Tensor):  # max of two tensors is pointwise
+        tensors = [t for t in _tensors((*args, *kwargs.values())) if id(t) in self.fields]
+        x = next(t for t in tensors if self.fields[id(t)][1].extent > 1)  # the map, not a factor written before it
+        two = isinstance(given.get("other", given.get("dim")), Tensor)  # max of two tensors is pointwise
+        if name in REDUCTIONS and not two:
             return self._reduced(name, x, given, field, outs[0])
-        if name in PRODUCTS and id(args[0]) in self.fields and not any(id(t) in self.fields for t in args[1:]):
-            return self._multiplied(x, field, outs[0])
+        if name in PRODUCTS:
+            return self._multiplied(name, [*_tensors((*args, *kwargs.values()))][:2], field, outs[0])
         if name == "pad":
             return self._padded(args, kwargs, field, outs[0])
         if name in WHOLE or (name in SOFTMAX and field.dim in _dims(given, x)):
             same = outs[0].shape[field.dim] == x.shape[field.dim]
-            return replace(field, size=field.reach + (field.extent - 1) * field.jump,
-                           left=field.left - (field.extent - 1) * field.jump,
-                           extent=field.extent if same else outs[0].shape[field.dim])
-        if name in PRODUCTS or name in MIXING or "pool" in name or "conv" in name or name.startswith("fft"):
-            raise self._lost(name)
-        if any(t.dim() < -field.dim or t.shape[field.dim] != x.shape[field.dim] for t in outs):
-            raise self._lost(name)
+            after = replace(_everywhere(field), extent=field.extent if same else outs[0].shape[field.dim])
+            return self._row(name, (field.extent, 1, 1, 0), field, after, (x.shape[1], outs[0].shape[1]))
+        unlike = any(t.dim() < -field.dim or t.shape[field.dim] != x.shape[field.dim] for t in outs)
+        if unlike or name in MIXING or any(part in name for part in (*ENLARGING, "pool", "conv", "fft_")):
+            raise self.lost(name)
         return field
 
     def _union(self, fields: Sequence[Field], name: str) -> Field:
         """What a sum of tensors sees: all that one of them sees."""
         maps = [field for field in fields if field.extent > 1]
-        if len({(field.dim, field.extent, field.run) for field in maps}) > 1 and name not in MOVES:
-            raise self._lost(name)
-        left = min(field.left for field in fields)
+        if len({(field.dim, field.extent, field.run) for field in maps}) > 1 and name not in (*MOVES, *PRODUCTS):
+            raise self.lost(name)
+        maps = maps or fields  # the jump of a single number means nothing
+        jump = max(field.jump for field in maps)
+        last = (maps[0].extent - 1) * jump  # the last output sees a single number as the first does
+        left = min(field.left - (last if field.extent == 1 else 0) for field in fields)
         right = max(field.left + field.size for field in fields)
         rows = frozenset().union(*(field.rows for field in fields))
-        maps = maps or fields  # the jump of a single number means nothing
-        return replace(maps[0], size=right - left, left=left, jump=max(field.jump for field in maps), rows=rows)
+        return replace(maps[0], size=right - left, left=left, jump=jump, rows=rows)
 
     def _row(self, what: str, shape: tuple[int, int, int, int], field: Field, after: Field,
              channels: tuple[int, int], groups: int = 1) -> Field:
@@ -148,7 +187,9 @@ class Follow(TorchFunctionMode):
     def _slid(self, name: str, given: dict[str, Any], field: Field, out: Tensor) -> Field:
         x = given["input"]
         if field.extent > 1 and (field.dim != self.axis or field.run != 1 or x.shape[self.axis] != field.extent):
-            raise self._lost(name)
+            raise self.lost(name)
+        if field.extent == 1 < x.shape[self.axis]:  # a single number laid over many places
+            field = replace(field, jump=0)
         field = replace(field, extent=x.shape[self.axis])
         kernel, stride, dilation, padding = shape = _kernel_of(name, given, field.extent, self.axis)
         after = replace(field, size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
@@ -168,16 +209,24 @@ class Follow(TorchFunctionMode):
         shift = 0 if out.dim() == x.dim() else sum(dim > field.dim for dim in gone)
         return replace(field, dim=field.dim + shift)
 
-    def _multiplied(self, x: Tensor, field: Field, out: Tensor) -> Field:
-        if field.dim == -1:
-            return self._joined("linear", x, field, out)
-        return self._row("linear", (1, 1, 1, 0), field, field, (x.shape[-1], out.shape[-1]))  # a 1x1 convolution
+    def _multiplied(self, name: str, pair: Sequence[Tensor], field: Field, out: Tensor) -> Field:
+        """A product of matrices takes sums along -1 of the first and -2 of the second; ``linear``'s is laid over."""
+        first, second = (self.fields[id(t)][1] if id(t) in self.fields else Field() for t in pair)
+        if first.extent > 1 and second.extent > 1:  # attention by hand: each place of the one with each of the other
+            field = _everywhere(field)
+        elif first.extent > 1 and first.dim != -1:
+            return self._row("linear", (1, 1, 1, 0), field, field, (pair[0].shape[-1], out.shape[-1]))  # a 1x1
+        if first.extent > 1 and first.dim != -1:
+            return replace(field, dim=first.dim, extent=first.extent, run=first.run)
+        if second.extent > 1 and second.dim != -2 and name != "linear":
+            return replace(field, dim=second.dim, extent=second.extent, run=second.run)
+        return self._joined("linear", pair[0] if first.extent > 1 else pair[1], field, out)
 
     def _padded(self, args: tuple, kwargs: dict, field: Field, out: Tensor) -> Field:
         amounts = [*(args[1] if len(args) > 1 else kwargs["pad"])]
         before, behind = [*amounts, *[0] * 8][2 * (-field.dim - 1):][:2]
         if (before or behind) and field.run != 1:
-            raise self._lost("pad")
+            raise self.lost("pad")
         return replace(field, left=field.left - before * field.jump, extent=field.extent + before + behind)
 
     def _moved(self, func: Callable, args: tuple, kwargs: dict, seen: Sequence[Field]) -> list[Field]:
@@ -188,7 +237,12 @@ class Follow(TorchFunctionMode):
             if isinstance(value, (tuple, list)):
                 return type(value)(map(places, value))
             if id(value) in self.fields:
-                return _numbered(*self.fields[id(value)])
+                one = self.fields[id(value)][1]
+                if not value.is_floating_point() and value is not next(_tensors(args)):
+                    raise self.lost(func.__name__)  # an index that the data decide
+                if one.extent == 1:  # beside a map it is something else
+                    return torch.full(value.shape, 0.0 if field.extent == 1 else -1.0)
+                return _numbered(value, one)
             return torch.full_like(value, -1) if isinstance(value, Tensor) and value.is_floating_point() else value
 
         moved = _tensors([func(*places(args), **{key: places(value) for key, value in kwargs.items()})])
@@ -196,18 +250,26 @@ class Follow(TorchFunctionMode):
         maps = {(one.extent, one.jump) for one in seen if one.extent > 1}
         if func.__name__ in JOINING and (None in found or len(maps) > 1):  # numbers of several maps side by side
             dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            wide = max(one.left + one.reach for one in seen) - field.left
-            found = [replace(field, size=wide - (field.extent - 1) * field.jump, run=0,
+            left = min(one.left for one in seen)
+            wide = max(one.left + one.reach for one in seen) - left
+            found = [replace(field, left=left, size=wide - (field.extent - 1) * field.jump, run=0,
                              dim=dim - next(_tensors(args)).dim() if dim >= 0 else dim)]
         if None in found:
-            raise self._lost(func.__name__)
+            raise self.lost(func.__name__)
         return found
+
+
+def _everywhere(field: Field) -> Field:
+    """``field`` when every output sees what all of them see."""
+    wide = (field.extent - 1) * field.jump
+    return replace(field, size=field.reach + wide, left=field.left - wide)
 
 
 def _numbered(tensor: Tensor, field: Field) -> Tensor:
     """Of each element of ``tensor`` the number of the output it belongs to."""
-    numbers = torch.arange(tensor.shape[field.dim] if field.extent > 1 else 1, dtype=torch.float32)
-    numbers = torch.div(numbers, max(field.run, 1), rounding_mode="floor") % field.extent
+    numbers = torch.arange(tensor.shape[field.dim], dtype=torch.float32)
+    if field.run:
+        numbers = torch.div(numbers, field.run, rounding_mode="floor") % field.extent
     return numbers.view(-1, *[1] * (-field.dim - 1)).expand(tensor.shape).contiguous()
 
 
@@ -215,6 +277,8 @@ def _lying(places: Tensor, field: Field) -> Field | None:
     """``field`` as its outputs lie in a tensor of ``places`` (below 0: of something else); ``None``: in no order."""
     known = places[places >= 0]
     if field.extent == 1 or len(known) == 0 or known.min() == known.max():
+        if field.run == 0:
+            return replace(field, size=field.reach, extent=1, dim=-1, run=1)
         first = int(known.min()) if len(known) else 0
         return replace(field, left=field.left + first * field.jump, extent=1, dim=-1, run=1)
     for dim in range(-1, -places.dim() - 1, -1):
@@ -227,6 +291,8 @@ def _lying(places: Tensor, field: Field) -> Field | None:
 
 def _in_order(numbers: list[int], dim: int, field: Field) -> Field | None:
     """``field`` along a dimension that holds these places: each ``run`` times, evenly spaced, over and over."""
+    if field.run == 0:
+        return replace(field, dim=dim)
     run = next(k for k, number in enumerate(numbers) if number != numbers[0])
     once = numbers[::run]
     extent = next((k for k, number in enumerate(once) if k and number == once[0]), len(once))
@@ -237,33 +303,6 @@ def _in_order(numbers: list[int], dim: int, field: Field) -> Field | None:
                    dim=dim, run=run)
 
 
-KERNELS = {  # torch functions that look at more than a point, and the order of their arguments
-    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-    "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
-    "max_pool2d_with_indices": ("input", "kernel_size", "stride", "padding", "dilation"),
-    "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
-    "adaptive_avg_pool2d": ("input", "output_size"),
-    "adaptive_max_pool2d": ("input", "output_size"),
-    "adaptive_max_pool2d_with_indices": ("input", "output_size"),
-    "pixel_unshuffle": ("input", "downscale_factor"),
-}
-JOINING = ("cat", "concat", "concatenate")
-MOVES = (*JOINING, "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze",
-         "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", "expand", "expand_as",
-         "broadcast_to", "repeat", "tile", "repeat_interleave", "chunk", "split", "tensor_split", "unbind", "narrow",
-         "select", "index_select", "flip", "roll", "rot90", "stack", "channel_shuffle", "__getitem__",
-         "__get__")  # the last: x.T
-REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "median", "logsumexp", "var", "std", "argmax", "argmin")
-SOFTMAX = ("softmax", "log_softmax", "softmin")
-PRODUCTS = ("linear", "matmul", "__matmul__", "mm")
-WHOLE = ("scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention", "grid_sample",
-         "grid_sampler")  # may look at every place, as the data decide
-MIXING = ("bmm", "baddbmm", "addmm", "einsum", "cumsum", "cumprod", "cummax", "sort", "argsort", "topk", "norm",
-          "gather", "take_along_dim", "diff")
-WRITING = ("__setitem__", "copy_", "index_copy_", "index_add_", "scatter", "scatter_", "scatter_add", "masked_scatter")
-ENLARGING = ("interpolate", "upsample", "pixel_shuffle", "fold", "conv_transpose")
-
-
 def _kernel_of(name: str, given: dict[str, Any], extent: int, axis: int) -> tuple[int, int, int, int]:
     """Kernel, stride, dilation and padding of a call along ``axis``."""
 
@@ -272,7 +311,8 @@ def _kernel_of(name: str, given: dict[str, Any], extent: int, axis: int) -> tupl
 
     if name.startswith("adaptive"):
         out = of(given["output_size"]) or extent  # None: as many as there are
-        return -(-extent // out), max(1, extent // out), 1, 0
+        stride = extent // out  # 0: enlarged
+        return extent - (out - 1) * stride, stride, 1, 0
     if name == "pixel_unshuffle":
         return given["downscale_factor"], given["downscale_factor"], 1, 0
     if name == "conv2d":

@@ -39,7 +39,9 @@ def _followed(model: nn.Module, input_size: Shape, axis: int) -> Follow:
     with eval_mode(model), torch.no_grad(), Follow(model, axis) as follow:
         x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
         follow.put(x, Field(extent=input_size[axis], dim=axis))
-        model(x)
+        out = model(x)
+        if id(out) not in follow.fields:
+            raise follow.lost("something that is no function of torch")
     return follow
 
 

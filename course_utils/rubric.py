@@ -13,14 +13,14 @@ from typing import Any
 from torch import nn
 
 from course_utils import tables
-from course_utils.anatomy import count_parameters
+from course_utils.anatomy import count_parameters, require_side
 from course_utils.errors import CourseError, unknown
 from course_utils.experiment import Experiment, describe
 from course_utils.receptive import Row, receptive_field
 
 MAXIMA = ("max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
           "max", "amax")
-MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean")
+MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean", "sum")  # a sum is a mean but for a factor
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def check(exp: Experiment, model: nn.Module, side: int, accuracy: float | None =
     rules = describe(exp.assignment)["rules"]
     if not rules:
         raise CourseError(f"{exp.assignment} has no rules in its variants.toml.")
+    require_side(model, side)  # by running it: what is lazy has its parameters then
     extra = rules.get("extra", {})
     shape = {"uses", "without", "receptive_field_at_least"} & {*rules, *extra}  # only then are all its layers followed
     axes = tuple(receptive_field(model, (1, 3, side, side), axis) for axis in (-1, -2)) if shape else ((), ())

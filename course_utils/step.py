@@ -33,7 +33,8 @@ def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def make_ready(exp: Experiment, model: nn.Module, lr: float, machine: Machine) -> tuple[nn.Module, Optimizer]:
     """Model on the machine's device, in training mode and channels_last, and its optimiser at rate ``lr``."""
-    model = model.to(machine.device, memory_format=torch.channels_last).train()
+    model = model.to(machine.device, memory_format=torch.channels_last)
+    model.train()  # a student's own method may return nothing
     return machine.accelerator.prepare(model, make_optimizer(exp, model.parameters(), lr))
 
 

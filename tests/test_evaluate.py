@@ -126,6 +126,23 @@ def test_grad_cam_lies_where_gradients_come_from(name, block):
     assert (touched[0] + touched[-1]) / 2 == field.left + (field.size - 1) / 2 + cell * field.jump
 
 
+def test_grad_cam_is_not_moved_by_a_gate():
+    """A factor that sees the whole image widens a field and leaves its centre."""
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gated = nn.Identity()
+
+        def forward(self, x):
+            return self.gated(x * x.mean((2, 3), keepdim=True).sigmoid()).mean((2, 3))[:, :2]
+
+    model, x = Gated(), torch.zeros(1, 3, 16, 16)
+    x[..., 3, 12] = 1
+    x.requires_grad_()
+    heat = evaluate.grad_cam(model, model.gated, x, torch.tensor([1]))[0]
+    assert divmod(int(heat.argmax()), 16) == (3, 12)
+
+
 def test_grad_cam_of_a_layer_that_cannot_be_followed_is_stretched():
     class Split(nn.Module):
         def __init__(self):

@@ -151,6 +151,23 @@ def test_what_goes_wrong_only_in_training_is_told_by_its_line(here, tiny, machin
             range_test.lr_range_test(exp, model, batches, machine)
 
 
+def test_a_mode_that_returns_nothing_and_a_network_that_cannot_be_copied(here, tiny, machine):
+    write(here, GOOD + """
+        def train(self, mode=True):
+            super().train(mode)
+
+    class Kept(Net):
+        def __init__(self, classes=10):
+            super().__init__(classes)
+            self.twice = self.fc.weight * 2
+""")
+    assert build_model("my_net.py:Net", 10)(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+    with pytest.raises(CourseError, match=r"my_net\.py: RuntimeError: Only Tensors created explicitly"):
+        build_model("my_net.py:Kept", 10)
+    model, batches = build_model("my_net.py:Net", 2, 8), toy_batches(16)
+    train.fit(tiny.replace(model="my_net.py:Net", epochs=2), model, batches, batches, 0.01, machine, say=lambda _: None)
+
+
 def test_a_file_beside_the_notebooks_is_found(here, monkeypatch):
     (here / "notebooks").mkdir()
     write(here / "notebooks", name="beside.py")

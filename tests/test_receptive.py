@@ -129,6 +129,14 @@ class Odd(nn.Module):
     (lambda net, x: torch.cat([x.flatten(1), net.conv(x).flatten(1)], 1) @ torch.ones(2048, 5), 20),
     (lambda net, x: x.var((2, 3)), 18),
     (lambda net, x: (x @ torch.ones(16, 5)), 18),  # across alone
+    (lambda net, x: (torch.ones(4, 1, 1) * x).norm(dim=(2, 3)), 18),
+    (lambda net, x: torch.var_mean(x, (2, 3))[1], 18),
+    (lambda net, x: net.conv(torch.max(x, other=x / x.norm(2, 1, keepdim=True))), 5),
+    (lambda net, x: net.conv(torch.ones(()) * x + torch.where(x > 0, x, -x)), 5),
+    (lambda net, x: F.linear(input=x.flatten(1), weight=torch.ones(5, 1024)), 18),
+    (lambda net, x: F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(x, 5), 1), 18),
+    (lambda net, x: F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(x, 1), 7).flatten(1).sum(1), 18),
+    (lambda net, x: torch.stack([x.mean(), x.sum()]), 18),
 ])
 def test_other_ways_to_write_it(then, field):
     assert receptive_field(Odd(then), (1, 3, 16, 16))[-1].field == field
@@ -166,9 +174,26 @@ def attention(net, x):
     return net.conv(F.scaled_dot_product_attention(places, places, places).mT.reshape(x.shape))
 
 
-@pytest.mark.parametrize("then", [attention, lambda net, x: net.conv(x.flatten(2).softmax(-1).view_as(x))])
+def attention_by_hand(net, x):
+    places = x.flatten(2)
+    return net.conv(((places.mT @ places).softmax(-1) @ places.mT).mT.unflatten(2, (16, 16)))
+
+
+def class_token(net, x):
+    token = torch.zeros(1, 1, 4)
+    places = torch.cat([token, x.flatten(2).mT], 1)
+    return net.linear((places + F.scaled_dot_product_attention(places, places, places))[:, 0])
+
+
+@pytest.mark.parametrize("then", [
+    attention, attention_by_hand, class_token, lambda net, x: net.conv(x.flatten(2).softmax(-1).view_as(x)),
+    lambda net, x: net.linear(F.scaled_dot_product_attention(torch.ones(1, 1, 4), *[x.flatten(2).mT] * 2)[:, 0]),
+    lambda net, x: net.conv(torch.cat([x[:, :2], x.mean((2, 3), keepdim=True).expand_as(x)[:, :2]], 1)),
+    lambda net, x: net.conv(x + F.interpolate(x.mean((2, 3), keepdim=True), x.shape[2:])),
+    lambda net, x: (x.flatten(2) @ x.flatten(2).mT).flatten(1),  # of channels
+])
 def test_attention_sees_every_place(then):
-    assert receptive_field(Odd(then), (1, 3, 16, 16))[-1].field >= 16 + 15
+    assert receptive_field(Odd(then), (1, 3, 16, 16))[-1].field >= 18
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "stn" in name or name == "sign_net"])
@@ -190,10 +215,14 @@ def test_each_axis_has_its_own_field():
     (lambda net, x: net.up(x), "conv_transpose2d"), (lambda net, x: F.interpolate(x, 32), "interpolate"),
     (lambda net, x: F.lp_pool2d(x, 2, 2), "pool"),
     (lambda net, x: x.reshape(1, 4, 8, 2, 8, 2).mean((3, 5)), "reshape"), (lambda net, x: x + x.roll(3, -1), "roll"),
-    (lambda net, x: x + x.transpose(2, 3), "add"), (lambda net, x: x @ x, "matmul"),
+    (lambda net, x: x + x.transpose(2, 3), "add"),
     (lambda net, x: torch.einsum("nchw,nchw->nc", x, x), "einsum"), (lambda net, x: x.sort(-1)[0], "sort"),
     (lambda net, x: net.conv(torch.cat([x, net.conv(x)], 3)), "conv2d"),
-    (lambda net, x: torch.zeros_like(x).copy_(x), "copy_"), (lambda net, x: net.conv(x.repeat(1, 1, 1, 2)), "conv2d"),
+    (lambda net, x: torch.zeros_like(x).copy_(x), "copy_"),
+    (lambda net, x: x[:, :2].add_(net.conv(x)[:, :2]), "add_"),
+    (lambda net, x: x[:, x.mean((0, 2, 3)).argsort()], "getitem"),
+    (lambda net, x: net.conv(torch.from_numpy(x.numpy())), "something that is no function of torch"),
+    (lambda net, x: net.conv(x.repeat(1, 1, 1, 2)), "conv2d"),
 ])
 def test_what_cannot_be_followed_is_said(then, name):
     with pytest.raises(CourseError, match=f"behind .*{name}"):
