@@ -155,7 +155,7 @@ class Follow(TorchFunctionMode):
         if name in PRODUCTS:
             return self._multiplied(name, [*_tensors((*args, *kwargs.values()))][:2], field, outs[0])
         if name == "pad":
-            return self._padded(args, kwargs, field, outs[0])
+            return self._padded(args, kwargs, field)
         if name in WHOLE or (name in SOFTMAX and field.dim in _dims(given, x)):
             same = outs[0].shape[field.dim] == x.shape[field.dim]
             after = replace(_everywhere(field), extent=field.extent if same else outs[0].shape[field.dim])
@@ -222,7 +222,7 @@ class Follow(TorchFunctionMode):
             return replace(field, dim=second.dim, extent=second.extent, run=second.run)
         return self._joined("linear", pair[0] if first.extent > 1 else pair[1], field, out)
 
-    def _padded(self, args: tuple, kwargs: dict, field: Field, out: Tensor) -> Field:
+    def _padded(self, args: tuple, kwargs: dict, field: Field) -> Field:
         amounts = [*(args[1] if len(args) > 1 else kwargs["pad"])]
         before, behind = [*amounts, *[0] * 8][2 * (-field.dim - 1):][:2]
         if (before or behind) and field.run != 1:
