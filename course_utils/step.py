@@ -68,9 +68,9 @@ def plainly(exp: Experiment, machine: Machine) -> Iterator[None]:
     """
     try:
         yield
+    except CourseError:
+        raise
     except Exception as error:
-        if isinstance(error, CourseError):
-            raise
         first = (str(error).splitlines() or [""])[0]
         if first.startswith("DataLoader worker"):
             raise worker_lost(first) from error

@@ -75,7 +75,7 @@ def _percent_and_loss(runs: Sequence[tuple[str, record.Record]], split: str) -> 
 def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str]:
     exp, split = runs[0][1]["experiment"], _split(runs[0][1])
     variant, epochs = exp["variant"], total_epochs(exp)
-    whole = load(assignment, variant).all_epochs
+    whole = record.asked_epochs(runs[0][1])
     length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}"
     early = [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
              if len(run["history"]) < epochs]
@@ -134,9 +134,8 @@ def versions_table(assignment: str) -> str:
     about = describe(assignment)
     whole = {}
     for runs in groups(assignment):
-        ran = runs[0][1]["experiment"]
-        if total_epochs(ran) == load(assignment, ran["variant"]).all_epochs:
-            whole[ran["variant"]] = runs
+        if record.is_full(runs[0][1]):
+            whole[runs[0][1]["experiment"]["variant"]] = runs
     rows = [["version", "differs from", "in", "that is", "published", "validation, ours", "test, ours"]]
     for name, says in about["variants"].items():
         exp, parent = load(assignment, name), says.get("like")
