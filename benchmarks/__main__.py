@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from benchmarks import course, gpu, loader, profiles, startup, training, turns
-from course_utils import hardware, plots, record
+from course_utils import plots
+from course_utils.reporting import record
+from course_utils.training import device as hardware
 
 HOME = Path(__file__).parent
 TEXT = """# Speed, measured side by side

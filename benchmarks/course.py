@@ -17,12 +17,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import startup, turns
-from course_utils import hardware, plots
-from course_utils.datasets import open_dataset
-from course_utils.experiment import load
-from course_utils.loader import Batches
+from course_utils import plots
+from course_utils.training import device as hardware
+from course_utils.data.datasets import open_dataset
+from course_utils.config import load
+from course_utils.data.loader import Batches
 from course_utils.models import build_model
-from course_utils.step import make_step
+from course_utils.training.step import make_step
 
 IMAGES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 BATCH_SIZES = (16, 32, 64, 128, 256)

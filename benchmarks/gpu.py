@@ -7,8 +7,8 @@ from __future__ import annotations
 import statistics
 
 from benchmarks import training, turns
-from course_utils import record
-from course_utils.experiment import load, total_epochs
+from course_utils.reporting import record
+from course_utils.config import load, total_epochs
 from course_utils.models import build_model
 
 RATES = {"H100": 989e12, "H200": 989e12}  # bf16 operations a second, dense, of the SXM cards: NVIDIA's data sheets

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import plain, turns
-from course_utils import hardware
-from course_utils.augment import albumentations_pipeline
-from course_utils.datasets import DATASETS, Dataset, expand, open_dataset
-from course_utils.experiment import Experiment, load
-from course_utils.loader import Batches
+from course_utils.training import device as hardware
+from course_utils.augment.pipeline import albumentations_pipeline
+from course_utils.data.datasets import DATASETS, Dataset, expand, open_dataset
+from course_utils.config import Experiment, load
+from course_utils.data.loader import Batches
 from course_utils.models import build_model
-from course_utils.step import make_step
+from course_utils.training.step import make_step
 
 GTSRB_TRAINED = "GTSRB likewise, with LeNet's training"
 Pass = Callable[[], object]

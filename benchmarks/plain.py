@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from course_utils.datasets import Items
+from course_utils.data.datasets import Items
 
 if TYPE_CHECKING:
     import albumentations as A

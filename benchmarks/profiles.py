@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import loader, startup, training, turns
-from course_utils import hardware
-from course_utils.datasets import open_dataset
-from course_utils.experiment import load
-from course_utils.loader import Batches, make_loaders
+from course_utils.training import device as hardware
+from course_utils.data.datasets import open_dataset
+from course_utils.config import load
+from course_utils.data.loader import Batches, make_loaders
 from course_utils.models import build_model
-from course_utils.step import make_step
+from course_utils.training.step import make_step
 
 SHOWN = 6  # lines of a profile
 STEPS = 4  # training steps profiled or timed

@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 
 from benchmarks import turns
-from course_utils import warm
+from course_utils.runner import warm
 
 FIRST, LATER, MEMORY = 5.0, 2.0, 1.5  # goals: seconds, seconds, times (data + torch's own)
 PLAIN = [
@@ -33,12 +33,17 @@ import time; open(STAMP, "w").write(str(time.time()))""",
 ]
 OURS = [
     """import torch
-from course_utils import anatomy, augment, colab, evaluate, hardware, optim, plots, record, tables, train
-from course_utils.datasets import open_dataset
-from course_utils.experiment import load
-from course_utils.loader import make_loaders
+from course_utils import colab, plots
+from course_utils.augment import pipeline as augment
+from course_utils.evaluation import metrics as evaluate
+from course_utils.models import summary as anatomy
+from course_utils.reporting import record, tables
+from course_utils.training import device as hardware, optim, trainer as train
+from course_utils.data.datasets import open_dataset
+from course_utils.config import load
+from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
-from course_utils.step import make_step""",
+from course_utils.training.step import make_step""",
     """exp = load("gtsrb_stn", "lenet", "smoke", train_images=258, test_images=86)
 data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)""",
     """machine = hardware.choose_machine(exp.precision)
@@ -108,12 +113,12 @@ def by_server(notebook: Path) -> float:
 PEAK = """
 import itertools, resource, sys
 import torch
-from course_utils import hardware
-from course_utils.datasets import open_dataset
-from course_utils.experiment import load
-from course_utils.loader import make_loaders
+from course_utils.training import device as hardware
+from course_utils.data.datasets import open_dataset
+from course_utils.config import load
+from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
-from course_utils.step import make_step
+from course_utils.training.step import make_step
 exp = load("cifar10_dilated_depthwise", "s7")
 data = open_dataset(exp.dataset, sys.argv[2] or None, train_images=None if sys.argv[1] == "whole" else 200,
                     test_images=None if sys.argv[1] == "whole" else 200)

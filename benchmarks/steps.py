@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from course_utils import hardware
-from course_utils.estimate import first_steps
-from course_utils.experiment import load
+from course_utils.training import device as hardware
+from course_utils.runner.estimate import first_steps
+from course_utils.config import load
 
 PARTS = 5  # the losses are shown as so many means
 

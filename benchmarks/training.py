@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from benchmarks import plain, turns
-from course_utils import anatomy, hardware, optim
-from course_utils.datasets import open_dataset
-from course_utils.experiment import load
-from course_utils.loader import make_loaders
+from course_utils.models import summary as anatomy
+from course_utils.training import device as hardware, optim
+from course_utils.data.datasets import open_dataset
+from course_utils.config import load
+from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
-from course_utils.step import make_step
+from course_utils.training.step import make_step
 
 GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # times the plain way
 BATCH = {"cifar10_custom_resnet:published": 128}  # instead of the variant's

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from course_utils import hardware
+from course_utils.training import device as hardware
 
 WAYS = ("plain", "ours")
 HEAD = ("what", "plain way", "ours", "", "ratio", "rounds", "goal", "met")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.errors import CourseError
-from course_utils.experiment import PROFILES, assignments, load
+from course_utils.config import PROFILES, assignments, load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +112,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _data(args: argparse.Namespace) -> int:
-    from course_utils.acquire import prepare
+    from course_utils.data.prepare import prepare
 
     prepare(args.name, args.root)
     return 0
@@ -123,7 +123,7 @@ OWN_OPTIONS = {"profile": "--profile", "seed": "--seeds", "variant": "ASSIGNMENT
 
 
 def _run(args: argparse.Namespace) -> int:
-    from course_utils import batch, estimate, live, status, warm
+    from course_utils.runner import batch, estimate, live, status, warm
 
     _end_with_signals()
     _have_a_home()
@@ -182,8 +182,8 @@ def _end_with_signals() -> None:
 
 
 def _now(args: argparse.Namespace) -> int:
-    from course_utils import batch, live, status
-    from course_utils.files import REPO
+    from course_utils.runner import batch, live, status
+    from course_utils.utils import REPO
 
     root = batch.whole(args.output or REPO / "outputs")
     folders = sorted(path.parent for path in root.glob("**/status.json"))
@@ -194,7 +194,7 @@ def _now(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from course_utils.report import report, require_sound
+    from course_utils.reporting.readme import report, require_sound
 
     try:
         require_sound()
@@ -210,8 +210,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from course_utils import rubric
-    from course_utils.datasets import DATASETS
+    from course_utils.analysis import rules as rubric
+    from course_utils.data.datasets import DATASETS
     from course_utils.models import build_model
 
     exp = load(args.assignment, args.variant, model=args.model)
@@ -223,8 +223,9 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from course_utils import compare, plots
-    from course_utils.files import REPO
+    from course_utils import plots
+    from course_utils.reporting import compare
+    from course_utils.utils import REPO
 
     one, other = compare.told_apart(*map(compare.find, args.runs))
     folder = args.output or REPO / "outputs" / "compare" / f"{one[0]} {other[0]}"
@@ -241,8 +242,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _repo(args: argparse.Namespace) -> int:
-    from course_utils import address
-    from course_utils.report import report, require_sound
+    from course_utils.reporting import address
+    from course_utils.reporting.readme import report, require_sound
 
     require_sound()
     for path in [*address.change(args.address), *report()]:
@@ -251,7 +252,7 @@ def _repo(args: argparse.Namespace) -> int:
 
 
 def _adopt(args: argparse.Namespace) -> int:
-    from course_utils.report import adopt, report
+    from course_utils.reporting.readme import adopt, report
 
     notebook = args.notebook or next(iter(sorted(args.folder.glob("*.ipynb"))), None)
     if notebook is None:

@@ -12,9 +12,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from course_utils.acquire import data_root
+from course_utils.data.prepare import data_root
 from course_utils.errors import CourseError
-from course_utils.files import REPO
+from course_utils.utils import REPO
 
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts it
 HEADLESS = ("jupyter", "papermill", "rich", "nbval", "hypothesis", "pytest", "ruff")  # an open notebook needs none

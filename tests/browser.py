@@ -22,9 +22,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from course_utils import processes, report
+from course_utils.reporting import readme as report
+from course_utils.runner import processes
 from course_utils.errors import CourseError
-from course_utils.files import REPO
+from course_utils.utils import REPO
 
 TIME_LIMIT = 900  # seconds for one notebook
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

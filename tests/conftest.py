@@ -17,11 +17,12 @@ from torch import nn
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # the same tests on every machine; test_gpu.py is for a GPU
 
-from course_utils import acquire, hardware
-from course_utils.acquire import data_root
-from course_utils.experiment import Experiment
-from course_utils.files import REPO
-from course_utils.loader import Batches
+from course_utils.data import prepare as acquire
+from course_utils.training import device as hardware
+from course_utils.data.prepare import data_root
+from course_utils.config import Experiment
+from course_utils.utils import REPO
+from course_utils.data.loader import Batches
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -140,7 +141,7 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of one notebook with many fates (see ``ill_fated.py``)."""
     import ill_fated
 
-    from course_utils import batch, headless
+    from course_utils.runner import batch, execute as headless
 
     ill_fated.make(tmp_path)
     for module in (batch, headless):

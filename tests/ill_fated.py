@@ -6,8 +6,9 @@ from pathlib import Path
 import nbformat
 from test_record import NAME, finished
 
-from course_utils import batch, record
-from course_utils.experiment import load
+from course_utils.reporting import record
+from course_utils.runner import batch
+from course_utils.config import load
 
 PARAMETERS = """VARIANT: str = ""  # one
 PROFILE: str = ""  # two

@@ -11,7 +11,7 @@ import pytest
 from conftest import cifar10_of, flip_a_byte
 from PIL import Image
 
-from course_utils import acquire, sources
+from course_utils.data import prepare as acquire, sources
 from course_utils.errors import CourseError
 
 SOURCE = sources.SOURCES["cifar10"]

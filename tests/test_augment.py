@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import augment, transforms
+from course_utils.augment import pipeline as augment, transforms
 from course_utils.errors import CourseError
-from course_utils.experiment import Transform, load
-from course_utils.sample import draw
+from course_utils.config import Transform, load
+from course_utils.data.synthetic import draw
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 IMAGES = draw("cifar10", {"train": 64}, 0)["train_images"]

@@ -9,11 +9,12 @@ import pytest
 from ill_fated import planned
 from test_record import NAME, finished
 
-from course_utils import batch, estimate, headless, live, processes, record, status
+from course_utils.reporting import record
+from course_utils.runner import batch, estimate, execute as headless, live, processes, status
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.experiment import load
-from course_utils.files import REPO
+from course_utils.config import load
+from course_utils.utils import REPO
 
 
 def test_another_experiment_is_not_done(course):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from course_utils import checkpoint
+from course_utils.training import checkpoint
 from course_utils.errors import CourseError
 
 STATE = {"model": {"w": torch.arange(5.0)}, "history": [{"epoch": 1, "loss": 0.5}], "best": None}

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from course_utils import address, colab, experiment, record, report
+from course_utils import colab, config as experiment
+from course_utils.reporting import address, readme as report, record
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.files import REPO
+from course_utils.utils import REPO
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 

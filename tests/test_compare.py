@@ -4,11 +4,12 @@ import pytest
 from scipy.stats import binomtest
 from test_record import NAME, finished
 
-from course_utils import compare, estimate, record
+from course_utils.reporting import compare, record
+from course_utils.runner import estimate
 from course_utils.__main__ import main
-from course_utils.datasets import open_dataset
+from course_utils.data.datasets import open_dataset
 from course_utils.errors import CourseError
-from course_utils.experiment import load
+from course_utils.config import load
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from course_utils import acquire, datasets
+from course_utils.data import datasets, prepare as acquire
 from course_utils.errors import CourseError
 
 

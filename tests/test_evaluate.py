@@ -6,10 +6,10 @@ import torch
 from conftest import toy_batches, toy_model
 from torch import nn
 
-from course_utils import evaluate
-from course_utils.evaluate import Prediction
+from course_utils.evaluation import metrics as evaluate
+from course_utils.evaluation.metrics import Prediction
 from course_utils.models import build_model
-from course_utils.receptive import layer_fields
+from course_utils.analysis.receptive_field import layer_fields
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 LOGITS = np.array([[3, 0, 0], [0, 1, 0], [0, 2, 0], [0, 2, 1], [9, 0, 0], [2, 0, 1]], np.float32)

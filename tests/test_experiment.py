@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from course_utils import experiment
-from course_utils.augment import build_steps
+from course_utils import config as experiment
+from course_utils.augment.pipeline import build_steps
 from course_utils.errors import CourseError
-from course_utils.experiment import load
+from course_utils.config import load
 from course_utils.models import build_model
 
 NAME = "cifar10_custom_resnet"

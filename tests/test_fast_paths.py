@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from benchmarks import plain
-from course_utils import hardware
-from course_utils.datasets import open_dataset
-from course_utils.experiment import Transform, load
-from course_utils.loader import Batches
-from course_utils.step import make_step
+from course_utils.training import device as hardware
+from course_utils.data.datasets import open_dataset
+from course_utils.config import Transform, load
+from course_utils.data.loader import Batches
+from course_utils.training.step import make_step
 
 DRAWS, SEEDS = 3000, 5
 

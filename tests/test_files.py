@@ -1,6 +1,6 @@
 import pytest
 
-from course_utils.files import write_whole
+from course_utils.utils import write_whole
 
 
 def test_text_and_bytes_in_one_file(tmp_path):

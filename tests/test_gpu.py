@@ -6,19 +6,19 @@ import sys
 import pytest
 import torch
 
-from course_utils.experiment import assignments
+from course_utils.config import assignments
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 SCRIPT = """
 import sys
 import torch
-from course_utils import train
-from course_utils.datasets import open_dataset
-from course_utils.evaluate import grad_cam, predict
-from course_utils.experiment import describe, load
-from course_utils.hardware import choose_machine
-from course_utils.loader import Batches, make_loaders
+from course_utils.training import trainer as train
+from course_utils.data.datasets import open_dataset
+from course_utils.evaluation.metrics import grad_cam, predict
+from course_utils.config import describe, load
+from course_utils.training.device import choose_machine
+from course_utils.data.loader import Batches, make_loaders
 from course_utils.models import build_model
 
 exp = load(sys.argv[1], profile="smoke")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from course_utils import hardware
+from course_utils.training import device as hardware
 
 
 def test_precision_as_asked_for():

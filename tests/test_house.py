@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.experiment import assignments, describe
-from course_utils.files import REPO
+from course_utils.config import assignments, describe
+from course_utils.utils import REPO
 
 PACKAGE = REPO / "course_utils"
 LEVELS = [  # a module may import from the levels below its own alone

@@ -3,10 +3,10 @@ import pytest
 import torch
 from conftest import MEAN, STD, toy_batches, toy_images
 
-from course_utils.datasets import expand
+from course_utils.data.datasets import expand
 from course_utils.errors import CourseError
-from course_utils.experiment import Transform
-from course_utils.loader import Batches, make_loaders
+from course_utils.config import Transform
+from course_utils.data.loader import Batches, make_loaders
 
 STEPS = (Transform("horizontal_flip", 0.5), Transform("shift_scale_rotate", 0.5))
 
@@ -94,7 +94,7 @@ def test_order_differs_by_epoch_and_seed():
 
 
 def test_held_out_images_are_not_trained_on(tiny):
-    from course_utils.datasets import open_dataset
+    from course_utils.data.datasets import open_dataset
 
     data = open_dataset("cifar10", data="sample", train_images=100, test_images=20)
     placement = {"device": "cpu", "rank": 0, "world": 1}
@@ -108,7 +108,7 @@ def test_held_out_images_are_not_trained_on(tiny):
 
 def test_images_go_to_the_device_once(tiny, monkeypatch):
     """One copy of the training and one of the test images serve all five loaders, and give the same batches."""
-    from course_utils.datasets import open_dataset
+    from course_utils.data.datasets import open_dataset
 
     data = open_dataset("cifar10", data="sample", train_images=100, test_images=20)
     exp = tiny.replace(holdout=0.2)

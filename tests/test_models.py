@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import anatomy
+from course_utils.models import summary as anatomy
 from course_utils.errors import CourseError
 from course_utils.models import build_model
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.anatomy import count_parameters
-from course_utils.evaluate import affine_parts
+from course_utils.models.summary import count_parameters
+from course_utils.evaluation.metrics import affine_parts
 from course_utils.models import build_model
 from course_utils.models.gtsrb import LeNet, SpatialTransformer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.anatomy import count_parameters
+from course_utils.models.summary import count_parameters
 from course_utils.models import build_model
 
 LENET_WIDE = """

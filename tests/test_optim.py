@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils.optim import learning_rates, make_optimizer, make_schedule
+from course_utils.training.optim import learning_rates, make_optimizer, make_schedule
 
 
 def test_one_cycle_peaks_where_it_should_and_ends_where_it_began(tiny):

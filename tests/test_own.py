@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import toy_batches
 
-from course_utils import own, range_test, train
+from course_utils.models import custom as own
+from course_utils.training import lr_finder as range_test, trainer as train
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.experiment import load
+from course_utils.config import load
 from course_utils.models import build_model
-from course_utils.record import run_name
+from course_utils.reporting.record import run_name
 
 GOOD = """
     import torch

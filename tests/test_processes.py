@@ -8,9 +8,9 @@ import torch
 from conftest import MEAN, STD, toy_images
 from torch import nn
 
-from course_utils import hardware, train
-from course_utils.experiment import Experiment
-from course_utils.loader import Batches
+from course_utils.training import device as hardware, trainer as train
+from course_utils.config import Experiment
+from course_utils.data.loader import Batches
 
 EXP = Experiment(assignment="none", variant="two", about="", dataset="cifar10", model="none", epochs=2, batch_size=16,
                  optimizer="sgd", lr=0.1, precision="fp32")
@@ -29,7 +29,7 @@ def run(folder: Path) -> dict:
 
 def test_two_processes_train_as_one(tmp_path):
     """Without batch norm, the mean of two halves' gradients is the whole batch's: equal weights, equal history."""
-    from course_utils import checkpoint
+    from course_utils.training import checkpoint
 
     assert run(tmp_path / "one") == {"processes": 1}
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

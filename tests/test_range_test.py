@@ -6,7 +6,7 @@ from conftest import toy_batches, toy_model
 from torch import nn
 
 from course_utils.errors import CourseError
-from course_utils.range_test import RangeTest, choose_rate, lr_range_test
+from course_utils.training.lr_finder import RangeTest, choose_rate, lr_range_test
 
 
 def test_the_range_test_finds_the_edge_and_touches_nothing(tiny, machine, tmp_path):

@@ -3,11 +3,12 @@ import numpy as np
 import torch
 from conftest import real_root
 
-from course_utils import datasets, train
-from course_utils.evaluate import Prediction, predict
-from course_utils.experiment import Experiment, load
-from course_utils.hardware import choose_machine
-from course_utils.loader import make_loaders
+from course_utils.data import datasets
+from course_utils.training import trainer as train
+from course_utils.evaluation.metrics import Prediction, predict
+from course_utils.config import Experiment, load
+from course_utils.training.device import choose_machine
+from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
 
 

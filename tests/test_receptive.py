@@ -8,7 +8,7 @@ from torch import nn
 
 from course_utils.errors import CourseError
 from course_utils.models import MODELS, build_model
-from course_utils.receptive import gradient_field, receptive_field
+from course_utils.analysis.receptive_field import gradient_field, receptive_field
 
 
 def extent(picture):

@@ -8,7 +8,7 @@ import pytest
 from nbconvert import HTMLExporter
 from test_house import assert_no_paths
 
-from course_utils.files import REPO
+from course_utils.utils import REPO
 
 WIDEST = 1650  # pixels of a figure: more would be shrunk until its letters cannot be read
 NOTEBOOKS = sorted([*(REPO / "notebooks").glob("*.ipynb"), *(REPO / "assignments").glob("*/runs/*.ipynb")])

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from course_utils import rubric
+from course_utils.analysis import rules as rubric
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.experiment import assignments, describe, load
+from course_utils.config import assignments, describe, load
 from course_utils.models import build_model
 
 NAME = "cifar10_dilated_depthwise"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import sample
+from course_utils.data import synthetic as sample
 from course_utils.errors import CourseError
-from course_utils.signs import SIGNS, draw_sign
-from course_utils.sources import SOURCES
+from course_utils.data.signs import SIGNS, draw_sign
+from course_utils.data.sources import SOURCES
 
 
 @pytest.mark.parametrize(("name", "side"), [("cifar10", 32), ("stl10", 96)])

@@ -2,12 +2,12 @@
 import pytest
 import torch
 
-from course_utils import train
-from course_utils.datasets import open_dataset
-from course_utils.evaluate import predict
-from course_utils.experiment import assignments, load
-from course_utils.hardware import choose_machine
-from course_utils.loader import make_loaders
+from course_utils.training import trainer as train
+from course_utils.data.datasets import open_dataset
+from course_utils.evaluation.metrics import predict
+from course_utils.config import assignments, load
+from course_utils.training.device import choose_machine
+from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_utils import acquire, sources
+from course_utils.data import prepare as acquire, sources
 from course_utils.errors import CourseError
 
 SOURCE = sources.SOURCES["gtsrb"]

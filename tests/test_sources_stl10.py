@@ -9,9 +9,9 @@ import pytest
 from conftest import files_of_at_most
 from PIL import Image
 
-from course_utils import acquire
+from course_utils.data import prepare as acquire
 from course_utils.errors import CourseError
-from course_utils.sources import SOURCES, stl10
+from course_utils.data.sources import SOURCES, stl10
 
 SOURCE = SOURCES["stl10"]
 

@@ -6,7 +6,7 @@ import torch
 from conftest import toy_model
 from torch import nn
 
-from course_utils import step
+from course_utils.training import step
 from course_utils.models import build_model
 
 

@@ -4,12 +4,14 @@ import json
 import numpy as np
 import pytest
 
-from course_utils import experiment, record, rubric, tables
-from course_utils.datasets import open_dataset
-from course_utils.evaluate import Prediction
-from course_utils.experiment import load
-from course_utils.hardware import choose_machine
-from course_utils.train import Training
+from course_utils import config as experiment
+from course_utils.analysis import rules as rubric
+from course_utils.reporting import record, tables
+from course_utils.data.datasets import open_dataset
+from course_utils.evaluation.metrics import Prediction
+from course_utils.config import load
+from course_utils.training.device import choose_machine
+from course_utils.training.trainer import Training
 
 NAME = "gtsrb_stn"
 

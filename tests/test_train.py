@@ -3,9 +3,9 @@ import torch
 from conftest import toy_batches, toy_model
 from torch import nn
 
-from course_utils import checkpoint, train
+from course_utils.training import checkpoint, trainer as train
 from course_utils.errors import CourseError, Diverged, NoMemory
-from course_utils.experiment import Transform
+from course_utils.config import Transform
 
 QUIET = {"say": lambda _: None}
 

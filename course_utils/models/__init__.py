@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from course_utils import own
+from course_utils.models import custom as own
 from course_utils.errors import unknown
 from course_utils.models.cifar10 import S7, CustomResNet, DilatedNet, Net, ResNet18, S7Mixed
 from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, SignNet, lenet_stn, resnet34_stn, vgg16_stn

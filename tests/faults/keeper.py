@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from faults.nursery import home_of
 
-from course_utils import checkpoint
+from course_utils.training import checkpoint
 
 PATIENCE = 120  # seconds, far more than anything here takes
 

@@ -22,11 +22,15 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from course_utils import acquire, anatomy, checkpoint, evaluate, hardware, loader, record, train
-from course_utils.augment import albumentations_pipeline
-from course_utils.datasets import open_dataset
-from course_utils.experiment import load
-from course_utils.loader import make_loaders
+from course_utils.data import loader, prepare as acquire
+from course_utils.evaluation import metrics as evaluate
+from course_utils.models import summary as anatomy
+from course_utils.reporting import record
+from course_utils.training import checkpoint, device as hardware, trainer as train
+from course_utils.augment.pipeline import albumentations_pipeline
+from course_utils.data.datasets import open_dataset
+from course_utils.config import load
+from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
 
 EPOCHS = 3

@@ -16,9 +16,10 @@ from faults.table import said
 from ill_fated import planned
 from test_record import NAME, finished
 
-from course_utils import batch, processes, record, status, warm
+from course_utils.reporting import record
+from course_utils.runner import batch, processes, status, warm
 from course_utils.errors import CourseError
-from course_utils.experiment import load
+from course_utils.config import load
 
 
 def executed(job):
@@ -72,7 +73,7 @@ def test_a_disk_too_full_for_the_notebook(course):
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from course_utils import batch, estimate, headless
+from course_utils.runner import batch, estimate, execute as headless
 from course_utils.__main__ import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
 batch.REPO = headless.REPO = Path(sys.argv[1])

@@ -15,7 +15,7 @@ from faults.nursery import home_of, outcome
 from faults.table import said
 from test_acquire import batches
 
-from course_utils import acquire
+from course_utils.data import prepare as acquire
 from course_utils.errors import CourseError
 
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import files_of_at_most
 from faults import table
 
-from course_utils import download
-from course_utils.download import fetch, fetch_members
+from course_utils.data import download
+from course_utils.data.download import fetch, fetch_members
 from course_utils.errors import CourseError, NoRoom
 
 DATA = bytes(range(256)) * 4000  # 1 MB

@@ -20,11 +20,15 @@ from test_acquire import batches, python2_pickle
 from test_record import finished
 from test_sources_gtsrb import archives
 
-from course_utils import acquire, checkpoint, experiment, processes, range_test, record, status
-from course_utils.augment import BatchedAugment
+from course_utils import config as experiment
+from course_utils.data import prepare as acquire
+from course_utils.reporting import record
+from course_utils.runner import processes, status
+from course_utils.training import checkpoint, lr_finder as range_test
+from course_utils.augment.pipeline import BatchedAugment
 from course_utils.errors import CourseError
-from course_utils.experiment import load
-from course_utils.sources import SOURCES, base, gtsrb
+from course_utils.config import load
+from course_utils.data.sources import SOURCES, base, gtsrb
 
 FEW, MANY = 60, pytest.param(4000, marks=pytest.mark.long)
 examples = pytest.mark.parametrize("count", [FEW, MANY])

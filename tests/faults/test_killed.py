@@ -11,7 +11,7 @@ import torch
 from faults.nursery import home_of, outcome
 from faults.table import said
 
-from course_utils import checkpoint
+from course_utils.training import checkpoint
 
 KILLS = [pytest.param(k, marks=pytest.mark.long) if k >= 4 else k for k in range(20)]
 

@@ -9,9 +9,10 @@ import numpy as np
 import psutil
 import pytest
 
-from course_utils import batch, record
-from course_utils.experiment import load
-from course_utils.files import REPO
+from course_utils.reporting import record
+from course_utils.runner import batch
+from course_utils.config import load
+from course_utils.utils import REPO
 
 ALOOF = """
 import fcntl, os, socket, struct, subprocess, sys

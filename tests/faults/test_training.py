@@ -14,8 +14,8 @@ from conftest import Hostile, flip_a_byte
 from faults.nursery import home_of, outcome
 from faults.table import said
 
-from course_utils import checkpoint
-from course_utils.loader import Batches
+from course_utils.training import checkpoint
+from course_utils.data.loader import Batches
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_training_soon(nursery, unharmed, t
 
 def test_augmentation_differs_between_epochs_and_between_workers():
     """Of images that are all the same, nothing but their augmentation can be told apart."""
-    from course_utils.experiment import Transform
+    from course_utils.config import Transform
 
     images, labels = np.full((64, 16, 16, 3), 200, np.uint8), np.arange(64) % 2
     images[:, 3:9, 2:12] = 30
