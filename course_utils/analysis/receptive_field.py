@@ -1,110 +1,220 @@
-"""How much of the image one output sees: by arithmetic along the graph, and by gradients as a check.
+"""Receptive fields: how many input pixels one output of a layer depends on.
 
-The arithmetic is that of Araujo et al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixels
-between two neighbouring outputs), a kernel k of dilation d adds d (k - 1) j to the field, and a stride s multiplies j.
+The network runs once on zeros while a ``TorchFunctionMode`` follows every tensor. The arithmetic is that of Araujo et
+al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixels between two neighboring outputs), a
+kernel k of dilation d adds d (k - 1) j to the receptive field, and a stride s multiplies j. After an operation that is
+not followed, the receptive field is unknown; that is never an error.
 """
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from course_utils.models.summary import Shape, eval_mode
-from course_utils.analysis.follow import KERNELS, Field, Follow, Row
+
+WINDOW_OPS = {  # functions of a window, and the order of their arguments
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "max_pool2d_with_indices": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
+    "adaptive_avg_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d_with_indices": ("input", "output_size"),
+}
+PRODUCTS = ("linear", "matmul", "__matmul__", "mm", "bmm")
+REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", *PRODUCTS)
+GLOBAL_OPS = ("grid_sample", "grid_sampler")  # may look at every place, as the data decide
+MOVES = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "__get__", "__getitem__", "select",
+         "narrow", "index_select", "flip")  # followed where they leave the last two dimensions as they are
+NOT_FOLLOWED = ("roll", "sort", "einsum", "cum", "copy_", "scatter", "__setitem__", "index_", "gather", "topk",
+                "attention", "fft", "rot90", "take", "unfold")  # parts of names
 
 
-def receptive_field(model: nn.Module, input_size: Shape, axis: int = -1) -> list[Row]:
-    """A row for every convolution, pooling and linear layer over a map, in order of execution; the last is the net's.
+@dataclass(frozen=True)
+class Field:
+    """What the elements of one tensor depend on, along one axis of the input."""
 
-    The module is run once on zeros of ``input_size`` (N, C, H, W), and every tensor's field is followed through
-    whatever its code does, along ``axis``: -1 across, -2 down. Where branches meet, the union of their fields counts.
-    What looks at a place that the data decide (a spatial transformer, attention) sees the whole image; that some norms
-    take their statistics from all of it is left out, as usual.
-    Raises ``CourseError`` for what cannot be followed: enlarging a map, pooling of a rare kind, splitting an axis.
-    """
-    return _followed(model, input_size, axis).rows
+    size: int = 1  # input pixels that one element depends on
+    jump: int = 1  # input pixels between two neighboring elements
+    start: int = 0  # first pixel of the first element; below 0 it is in the padding
+    length: int = 1  # elements along the axis
+    layers: frozenset[int] = frozenset()  # layers that it is computed from, with pointwise functions alone in between
+    known: bool = True
 
-
-def layer_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> dict[str, Field]:
-    """What the output of each module, by its name, sees; otherwise as ``receptive_field``."""
-    return _followed(model, input_size, axis).outputs
-
-
-def _followed(model: nn.Module, input_size: Shape, axis: int) -> Follow:
-    with eval_mode(model), torch.no_grad(), Follow(model, axis) as follow:
-        x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
-        follow.put(x, Field(extent=input_size[axis], dim=axis))
-        out = model(x)
-        if id(out) not in follow.fields:
-            raise follow.lost("something that is no function of torch")
-    return follow
+    @property
+    def span(self) -> int:
+        """Input pixels that all elements together depend on."""
+        return self.size + (self.length - 1) * self.jump
 
 
-def field_table(rows: list[Row]) -> str:
-    """``rows`` as lines of text, in the order of the course's spreadsheets."""
-    head = ("layer", "kernel", "stride", "dilation", "padding", "in", "out", "jump", "field")
-    lines = [head, *((row.layer or row.what, *map(str, (
-        row.kernel, row.stride, row.dilation, row.padding, row.size_in, row.size_out, row.jump, row.field)))
-        for row in rows)]
-    wide = max(len(line[0]) for line in lines)
-    return "\n".join(line[0].ljust(wide) + "".join(cell.rjust(9) for cell in line[1:]) for line in lines)
+@dataclass(frozen=True)
+class Layer:
+    """One convolution, pooling or linear layer: a row of the receptive-field table."""
+
+    name: str  # of the module
+    kernel: int  # all sizes along one axis, in pixels of the layer's own input
+    stride: int
+    dilation: int
+    padding: int
+    size_in: int
+    size_out: int
+    jump: int  # input pixels between two neighboring outputs
+    field: int | None  # input pixels that one output depends on; None: unknown
+    op: str  # the torch function: "conv2d", "avg_pool2d", "linear", "mean", ...
+    channels_in: int
+    channels_out: int
+    groups: int  # of a convolution; 1 elsewhere
+    inputs: frozenset[int]  # numbers of the layers that it takes in, with pointwise functions alone in between
 
 
-def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: int = 0, positive: bool = True) -> Tensor:
-    """float32 (H, W): how much the middle output depends on each input pixel, mean over ``draws``.
+class FieldTracer(TorchFunctionMode):
+    """Carries a ``Field`` along with every tensor, along ``axis`` of the input: -1 across, -2 down."""
 
-    With ``positive`` random weights nothing cancels, no ReLU closes and pooling takes the mean: whatever is 0 is not
-    connected, so the picture's extent is the theoretical field. Otherwise weights are drawn as torch initialises them,
-    and the picture is the effective field (Luo et al. 2016, arXiv:1701.04128): large in the middle, faint at its rim.
-
-    The output is the middle one of the last tensor that still is a map (N, C, H, W), H > 1; take an input so large that
-    the field lies inside. A head made for another size may refuse it: what comes before it is enough.
-    """
-    total = torch.zeros(input_size[2:])
-    generator = torch.Generator().manual_seed(seed)
-    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    try:
-        for _ in range(draws):
-            _redraw(model, generator, positive)
-            x = torch.rand(input_size, generator=generator) - (0 if positive else 0.5)
-            with eval_mode(model), _LastMap(smooth=positive) as last, contextlib.suppress(RuntimeError):
-                model(x.requires_grad_())
-            middle = last.map[:, :, last.map.shape[2] // 2, last.map.shape[3] // 2]
-            total += torch.autograd.grad(middle.sum(), x)[0].abs().sum((0, 1))
-    finally:
-        model.load_state_dict(saved)
-    return total / draws
-
-
-def _redraw(model: nn.Module, generator: torch.Generator, positive: bool) -> None:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if positive or parameter.dim() > 1:  # else batch norm and biases keep what they have
-                inputs = parameter[0].numel() if parameter.dim() > 1 else 1
-                low, high = (0.1, 1.1) if positive else (-1.0, 1.0)
-                drawn = torch.rand(parameter.shape, generator=generator) * (high - low) + low
-                parameter.copy_(drawn / inputs if positive else drawn * (6 / inputs) ** 0.5)  # He et al. 2015
-
-
-class _LastMap(TorchFunctionMode):
-    """Remembers the last result that is a map of more than one place; ``smooth`` makes means of maxima."""
-
-    def __init__(self, smooth: bool) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, axis: int) -> None:
         super().__init__()
-        self.smooth, self.map = smooth, torch.zeros(0)
+        self.axis, self.layers, self.outputs = axis, [], {}
+        self.unknown_after = ""  # the first function that was not followed, and where
+        self._stack: list[str] = []
+        self._fields = {id(x): (x, Field(length=x.shape[axis]))}  # keeps the tensor, so that its id stays unique
+        names = {module: name for name, module in model.named_modules()}
+        self._hooks = [hook for module in model.modules() for hook in (
+            module.register_forward_pre_hook(lambda m, _: self._stack.append(names[m])),
+            module.register_forward_hook(lambda m, _, output: self._leave(output)))]
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _leave(self, output: Any) -> None:
+        name = self._stack.pop()
+        if id(output) in self._fields:
+            self.outputs[name] = self._fields[id(output)][1]
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if self.smooth and func.__name__ == "max_pool2d":
-            given = dict(zip(KERNELS["max_pool2d"], args)) | kwargs
-            known = ("input", "kernel_size", "stride", "padding", "ceil_mode")
-            func, args, kwargs = F.avg_pool2d, (), {name: given[name] for name in known if name in given}
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and out.dim() == 4 and min(out.shape[2:]) > 1 and out.requires_grad:
-            self.map = out
+        inputs = [t for t in _tensors((*args, *kwargs.values())) if id(t) in self._fields]
+        outputs = [*_tensors([out])] or (inputs[:1] if func.__name__ == "__setitem__" else [])
+        if not inputs or not outputs:
+            return out
+        x = max(inputs, key=lambda t: self._fields[id(t)][1].length)
+        field = _union([self._fields[id(t)][1] for t in inputs])
+        for result in outputs:
+            try:
+                after = self._after(func, args, kwargs, x, field, result)
+            except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):  # an unusual call
+                after = self._unknown(func.__name__, field, result)
+            self._fields[id(result)] = (result, after)
         return out
+
+    def _after(self, func: Callable, args: tuple, kwargs: dict, x: Tensor, field: Field, out: Tensor) -> Field:
+        name = func.__name__
+        if name in WINDOW_OPS:
+            given = dict(zip(WINDOW_OPS[name], args)) | kwargs
+            window = kernel, stride, dilation, padding = _window(name, given, x.shape[self.axis], self.axis)
+            after = replace(field, size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
+                            start=field.start - padding * field.jump, length=out.shape[self.axis])
+            return self._add(name, window, field, after, x, out, given.get("groups", 1))
+        is_map = out.dim() == 4 and out.shape[self.axis] == field.length
+        if field.length == 1:
+            return field
+        if any(part in name for part in NOT_FOLLOWED) or (name in MOVES and not _keeps_last_axes(func, args, kwargs)):
+            return self._unknown(name, field, out)
+        if name in ("softmax", "log_softmax") and out.dim() > 2 and kwargs.get("dim", (*args, 1)[1]) not in (1, -3):
+            return self._unknown(name, field, out)
+        if name == "pad" and out.dim() == 4:
+            before = (args[1] if len(args) > 1 else kwargs["pad"])[0 if self.axis == -1 else 2:][:1] or [0]
+            return replace(field, start=field.start - before[0] * field.jump, length=out.shape[self.axis])
+        if is_map and name not in GLOBAL_OPS:
+            return field  # pointwise
+        if name in REDUCTIONS or name in GLOBAL_OPS:
+            length = field.length if is_map else 1
+            extra = (length - 1) * field.jump
+            after = replace(field, size=field.span + extra, start=field.start - extra, length=length)
+            op = "linear" if name in PRODUCTS else name
+            return self._add(op, (field.length, field.length, 1, 0), field, after, x, out)
+        return self._unknown(name, field, out) if out.dim() == 4 else field  # else reshaped, for a linear layer
+
+    def _unknown(self, name: str, field: Field, out: Tensor) -> Field:
+        if field.known and not self.unknown_after:
+            self.unknown_after = f"{name} (in {(self._stack or [''])[-1] or 'forward'})"
+        length = out.shape[self.axis] if out.dim() == 4 else field.length
+        return replace(field, known=False, length=length)
+
+    def _add(self, op: str, window: tuple[int, int, int, int], field: Field, after: Field, x: Tensor, out: Tensor,
+             groups: int = 1) -> Field:
+        channels = [t.shape[1] if t.dim() > 1 else 1 for t in (x, out)]
+        self.layers.append(Layer(self._stack[-1] if self._stack else "", *window, field.length, after.length,
+                                 after.jump, after.size if after.known else None, op, *channels, groups, field.layers))
+        return replace(after, layers=frozenset([len(self.layers) - 1]))
+
+
+def _union(fields: Sequence[Field]) -> Field:
+    """What a sum depends on: all that one of its terms does. A single number is broadcast to every place."""
+    longest = max(fields, key=lambda field: field.length)
+    last = (longest.length - 1) * longest.jump
+    start = min(field.start - (last if field.length == 1 else 0) for field in fields)
+    end = max(field.start + field.size for field in fields)
+    return replace(longest, size=end - start, start=start, known=all(field.known for field in fields),
+                   layers=frozenset().union(*(field.layers for field in fields)))
+
+
+def _keeps_last_axes(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether ``func`` leaves rows and columns where they are; tried on a tensor of place numbers."""
+    x = args[0]
+    places = torch.arange(x.shape[-2] * x.shape[-1]).view(x.shape[-2:])
+    moved = func(places.expand(x.shape), *args[1:], **kwargs)
+    return moved.shape[-2:] == places.shape and torch.equal(moved, places.expand(moved.shape))
+
+
+def _window(name: str, given: dict[str, Any], length: int, axis: int) -> tuple[int, int, int, int]:
+    """Kernel, stride, dilation and padding of a call along ``axis``."""
+
+    def of(value: Any) -> int:
+        return value if isinstance(value, int) else value[axis % len(value)]
+
+    if name.startswith("adaptive"):
+        size = of(given["output_size"]) or length
+        return length - (size - 1) * (length // size), length // size, 1, 0
+    kernel = given["weight"].shape[axis] if name == "conv2d" else of(given["kernel_size"])
+    stride = of(given.get("stride") or (1 if name == "conv2d" else kernel))
+    dilation, padding = of(given.get("dilation", 1)), given.get("padding", 0)
+    if isinstance(padding, str):
+        padding = {"same": dilation * (kernel - 1) // 2, "valid": 0}[padding]
+    return kernel, stride, dilation, of(padding)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTracer:
+    """Run ``model`` once on zeros of ``input_size`` (N, C, H, W).
+
+    The result has ``layers``, in order of execution, and ``outputs``: the ``Field`` of each module's output by name.
+    Normalization layers that take statistics from the whole image are not counted as seeing it, as is usual.
+    """
+    x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
+    with eval_mode(model), torch.no_grad(), FieldTracer(model, x, axis) as tracer:
+        model(x)
+    return tracer
+
+
+def receptive_field_table(layers: Sequence[Layer]) -> str:
+    """``layers`` as lines of text, in the order of the assignment's spreadsheets."""
+    head = ("layer", "kernel", "stride", "dilation", "padding", "in", "out", "jump", "field")
+    lines = [head, *((layer.name or layer.op, *map(str, (
+        layer.kernel, layer.stride, layer.dilation, layer.padding, layer.size_in, layer.size_out, layer.jump,
+        "unknown" if layer.field is None else layer.field))) for layer in layers)]
+    width = max(len(line[0]) for line in lines)
+    return "\n".join(line[0].ljust(width) + "".join(cell.rjust(9) for cell in line[1:]) for line in lines)

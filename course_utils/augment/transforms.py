@@ -1,41 +1,20 @@
-"""The transforms that an augmentation is made of, each for both engines.
-
-A class's fields are its settings. For the batched engine it has ``matrix`` (geometry) or ``pixels`` (colour, holes),
-and ``draws``, how many random numbers an image needs; ``reference`` builds the same for Albumentations.
-"""
+"""The transforms by name, and reading an augmentation as ``variants.toml`` describes it."""
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from course_utils.errors import CourseError, unknown
+from course_utils.augment import color, geometry
 from course_utils.config import Transform
-from course_utils.augment.geometry import (
-    RESIZING,
-    Affine,
-    EnlargeCrop,
-    FlipBoth,
-    HorizontalFlip,
-    RandomResizedCrop,
-    Resize,
-    ShiftScaleRotate,
-    VerticalFlip,
-)
-from course_utils.augment.color import CoarseDropout, ColorJitter, ColorMatrix, ToGray
+from course_utils.errors import CourseError, unknown_name_error
 
 TRANSFORMS: Mapping[str, type] = {
-    "horizontal_flip": HorizontalFlip,
-    "vertical_flip": VerticalFlip,
-    "flip_both": FlipBoth,
-    "enlarge_crop": EnlargeCrop,
-    "affine": Affine,
-    "shift_scale_rotate": ShiftScaleRotate,
-    "resize": Resize,
-    "random_resized_crop": RandomResizedCrop,
-    "coarse_dropout": CoarseDropout,
-    "to_gray": ToGray,
-    "color_jitter": ColorJitter,
-    "color_matrix": ColorMatrix,
+    "horizontal_flip": geometry.HorizontalFlip, "vertical_flip": geometry.VerticalFlip,
+    "flip_both": geometry.FlipBoth, "enlarge_crop": geometry.EnlargeCrop, "affine": geometry.Affine,
+    "shift_scale_rotate": geometry.ShiftScaleRotate, "resize": geometry.Resize,
+    "random_resized_crop": geometry.RandomResizedCrop,
+    "coarse_dropout": color.CoarseDropout, "to_gray": color.ToGray, "color_jitter": color.ColorJitter,
+    "color_matrix": color.ColorMatrix,
 }
 
 
@@ -44,17 +23,17 @@ def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]
     steps = []
     for described in augmentation:
         if described.name not in TRANSFORMS:
-            raise unknown("transform", described.name, TRANSFORMS)
+            raise unknown_name_error("transform", described.name, TRANSFORMS)
         kind = TRANSFORMS[described.name]
         legal = [f.name for f in dataclasses.fields(kind)]
         for name, value in described.settings.items():
             if name not in legal:
-                raise unknown(f"setting of {described.name}", name, legal)
+                raise unknown_name_error(f"setting of {described.name}", name, legal)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
-                raise CourseError(f"{described.name}: {name} = {value!r} must be a number, not below 0.")
+                raise CourseError(f"{described.name}: {name} = {value!r} must be a number, 0 or greater.")
         if not 0 <= described.p <= 1:
-            raise CourseError(f"{described.name}: p = {described.p!r} must lie between 0 and 1.")
-        if kind in RESIZING and described.p != 1:
-            raise CourseError(f"{described.name}: p = {described.p!r} must be 1, or images differ in size.")
+            raise CourseError(f"{described.name}: p = {described.p!r} must be between 0 and 1.")
+        if kind in geometry.RESIZING and described.p != 1:
+            raise CourseError(f"{described.name}: p = {described.p!r} must be 1, or the images differ in size.")
         steps.append((described.p, kind(**described.settings)))
     return steps

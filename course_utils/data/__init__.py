@@ -1,0 +1,7 @@
+"""Data sets: what they are, opening them as arrays, and batches."""
+from course_utils.data.datasets import DATASETS, Dataset, channel_statistics, open_dataset
+from course_utils.data.loader import BatchLoader, Loaders, make_loaders
+from course_utils.data.splits import EpochItems, expand_dataset, split_items
+
+__all__ = ["DATASETS", "BatchLoader", "Dataset", "EpochItems", "Loaders", "channel_statistics", "expand_dataset",
+           "make_loaders", "open_dataset", "split_items"]

@@ -1,7 +1,6 @@
-"""Downloading one file, or some members of an archive: mirrors in turn, limited in time, checked."""
+"""Downloading a file, or some members of an archive: mirrors in turn, resumed, limited in time, checked by MD5."""
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import os
@@ -12,17 +11,16 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
-from course_utils.errors import CourseError, NoRoom
-from course_utils.utils import DISK_FULL, refusal
+from course_utils.errors import CourseError, DiskFullError
+from course_utils.utils import DISK_FULL, disk_error
 
-STALL_SECONDS = 30  # without a single byte: the host hangs
-PATIENCE_SECONDS = 60  # after which a host must have shown that it ends within LIMIT_SECONDS
-LIMIT_SECONDS = 1800  # a file from one mirror; the last one may take
-LAST_LIMIT_SECONDS = 4 * 3600  # longer, since nothing quicker is left
+TIMEOUT = 30.0  # seconds without a single byte
+DEADLINE = 1800.0  # seconds for a file from one mirror; the last mirror has LAST_FACTOR times as long,
+LAST_FACTOR = 8  # since nothing faster is left
 CHUNK = 1 << 20  # bytes
-LARGEST = 1 << 30  # bytes; no file of the course's data sets, and no archive up to its last member needed, is larger
+LARGEST = 1 << 30  # bytes; no file that the course needs is larger
+NETWORK_ERRORS = (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError)
 
 
 def file_md5(path: Path) -> str:
@@ -31,154 +29,121 @@ def file_md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def fetch(mirrors: Sequence[str], path: Path, md5: str | None, say: Callable[[str], None] = print,
-          patience: float = PATIENCE_SECONDS, limit: float = LIMIT_SECONDS, last_limit: float = LAST_LIMIT_SECONDS,
-          stall: float = STALL_SECONDS) -> Path:
+def download(mirrors: Sequence[str], path: Path, md5: str, log: Callable[[str], None] = print,
+             deadline: float = DEADLINE, timeout: float = TIMEOUT) -> Path:
     """Download the file that all ``mirrors`` offer to ``path`` and return it; times in seconds.
 
-    The bytes gather in ``<path>.part``, where a cut download goes on, also from another mirror; ``path`` itself only
-    ever holds the whole file, with the right ``md5`` if one is known. A mirror that fails, hangs or is too slow gives
-    way to the next. Raises ``CourseError`` with what each of them did.
+    The bytes are collected in ``<path>.part``, where an interrupted download resumes, also from another mirror.
+    ``path`` itself only ever holds the complete file with the right ``md5``. A mirror that fails, hangs or is too slow
+    is followed by the next. Raises ``CourseError`` with the error of each mirror.
     """
     part = path.with_name(path.name + ".part")
 
-    def get(url: str) -> None:
-        _download(url, part, say, patience, last_limit if url == mirrors[-1] else limit, stall)
-        found = file_md5(part)
-        if md5 not in (None, found):
+    def get(url: str, limit: float) -> None:
+        _download(url, part, log, limit, timeout)
+        if (found := file_md5(part)) != md5:
             part.unlink()
-            raise CourseError(f"sent something else (MD5 {found}, not {md5})")
+            raise CourseError(f"sent another file (MD5 {found}, not {md5})")
         os.replace(part, path)
 
-    _from_one_of(mirrors, get, path.parent, say)
+    _try_mirrors(mirrors, get, path.parent, log, deadline)
     return path
 
 
-def fetch_members(mirrors: Sequence[str], folder: Path, members: Mapping[str, str], say: Callable[[str], None] = print,
-                  limit: float = LIMIT_SECONDS, last_limit: float = LAST_LIMIT_SECONDS,
-                  stall: float = STALL_SECONDS) -> None:
-    """Put ``members`` (file name -> MD5) of the .tar.gz that all ``mirrors`` offer into ``folder``, and stop there.
+def download_members(mirrors: Sequence[str], folder: Path, members: Mapping[str, str],
+                     log: Callable[[str], None] = print, deadline: float = DEADLINE, timeout: float = TIMEOUT) -> None:
+    """Put ``members`` (file name -> MD5) of the .tar.gz that all ``mirrors`` offer into ``folder``.
 
-    The archive is read as a stream, in whatever order, and left when the last member has come. ``folder`` only ever
-    holds whole members with the right MD5; those it has are kept. Times in seconds; raises ``CourseError`` with what
-    each mirror did.
+    The archive is read as a stream and left after the last of them. ``folder`` only ever holds complete members with
+    the right MD5; those that it has are kept. Raises ``CourseError`` with the error of each mirror.
     """
-    def get(url: str) -> None:
-        wanted = {name: md5 for name, md5 in members.items()
-                  if not (folder / name).is_file() or file_md5(folder / name) != md5}
-        try:
-            _stream(url, folder, wanted, say, last_limit if url == mirrors[-1] else limit, stall)
-        finally:
-            for name in members:
-                _part(folder, name).unlink(missing_ok=True)
+    def get(url: str, limit: float) -> None:
+        missing = {name: md5 for name, md5 in members.items()
+                   if not (folder / name).is_file() or file_md5(folder / name) != md5}
+        _stream_members(url, folder, missing, log, limit, timeout)
 
-    _from_one_of(mirrors, get, folder, say)
+    _try_mirrors(mirrors, get, folder, log, deadline)
 
 
-def _part(folder: Path, name: str) -> Path:
-    return folder / f"{name}.part"
-
-
-def _from_one_of(mirrors: Sequence[str], get: Callable[[str], None], folder: Path, say: Callable[[str], None]) -> None:
-    """``get`` from the first mirror that delivers into ``folder``. A full disk is no mirror's fault: ``NoRoom``."""
-    tried = []
+def _try_mirrors(mirrors: Sequence[str], get: Callable[[str, float], None], folder: Path, log: Callable[[str], None],
+                 deadline: float) -> None:
+    """``get`` from the first mirror that delivers. A full disk is no mirror's fault: ``DiskFullError``."""
+    errors = []
     for url in mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            get(url)
+            get(url, deadline * (LAST_FACTOR if url == mirrors[-1] else 1))
             return
-        except (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
+        except NETWORK_ERRORS as error:
             if getattr(error, "errno", None) in DISK_FULL:
-                raise NoRoom(f"{folder} cannot hold it: {refusal(error, folder)}. Make room, or choose another folder "
-                             "by --root or COURSE_DATA, and run this again.") from error
-            tried.append(f"  {url}: {error}")
-            say(f"{url}: {error}")
-    raise CourseError("\n".join(tried))
+                raise DiskFullError(f"{folder} is full: {disk_error(error, folder)}. Free some space, or choose "
+                                    "another folder by --root or COURSE_DATA, and run this again.") from error
+            errors.append(f"  {url}: {error}")
+            log(f"{url}: {error}")
+    raise CourseError("\n".join(errors))
 
 
-class _AtMost:
-    """A stream that is read up to ``LARGEST`` bytes: a few bytes of an archive may stand for any number of them."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream, self.got = stream, 0
-
-    def read(self, size: int) -> bytes:
-        chunk = self.stream.read(min(size, CHUNK))
-        self.got += len(chunk)
-        if self.got > LARGEST:
-            raise CourseError(f"its archive holds over {LARGEST >> 20} MiB before what is needed: refused")
-        return chunk
-
-
-class _InTime:
-    """A reply that is read until ``limit`` seconds are over."""
+class _Reply:
+    """A server's reply, read until ``limit`` seconds are over."""
 
     def __init__(self, reply: http.client.HTTPResponse, limit: float) -> None:
-        self.reply, self.limit, self.begun, self.got = reply, limit, time.monotonic(), 0
+        self.reply, self.limit, self.started, self.received = reply, limit, time.monotonic(), 0
 
     def read(self, size: int) -> bytes:
-        seconds = time.monotonic() - self.begun
+        seconds = time.monotonic() - self.started
         if seconds > self.limit:
-            raise CourseError(f"too slow: {self.got / seconds / 1e3:.0f} kB/s")
+            raise CourseError(f"too slow: {self.received / seconds / 1e3:.0f} kB/s")
         chunk = self.reply.read1(size)
-        self.got += len(chunk)
+        self.received += len(chunk)
         return chunk
 
 
-def _stream(url: str, folder: Path, wanted: dict[str, str], say: Callable[[str], None], limit: float,
-            stall: float) -> None:
-    with (urllib.request.urlopen(url, timeout=stall) as reply,
-          gzip.GzipFile(fileobj=_InTime(reply, limit)) as unpacked,
-          tarfile.open(fileobj=_AtMost(unpacked), mode="r|") as tar):
-        while wanted and (member := tar.next()):
+def _stream_members(url: str, folder: Path, missing: dict[str, str], log: Callable[[str], None], limit: float,
+                    timeout: float) -> None:
+    with (urllib.request.urlopen(url, timeout=timeout) as reply,
+          tarfile.open(fileobj=_Reply(reply, limit), mode="r|gz") as tar):
+        while missing and (member := tar.next()):
             name = Path(member.name).name
-            if name not in wanted or not member.isfile():
+            if name not in missing or not member.isfile():
                 continue
-            part, md5, file = _part(folder, name), hashlib.md5(), tar.extractfile(member)
-            with part.open("wb") as sink:
-                while chunk := file.read(CHUNK):
-                    sink.write(chunk)
-                    md5.update(chunk)
-            if md5.hexdigest() != wanted[name]:
-                raise CourseError(f"sent another {name} (MD5 {md5.hexdigest()}, not {wanted[name]})")
-            os.replace(part, folder / name)
-            del wanted[name]
-            say(f"  {name}: {member.size / 1e6:.1f} MB, MD5 checked")
-    if wanted:
-        raise CourseError(f"the archive ended without {', '.join(wanted)}")
+            if member.size > LARGEST:
+                raise CourseError(f"its {name} has {member.size:,} bytes: refused")
+            data = tar.extractfile(member).read()
+            if (found := hashlib.md5(data).hexdigest()) != missing[name]:
+                raise CourseError(f"sent another {name} (MD5 {found}, not {missing[name]})")
+            part = folder / f"{name}.part"
+            try:
+                part.write_bytes(data)
+                os.replace(part, folder / name)
+            finally:
+                part.unlink(missing_ok=True)
+            del missing[name]
+            log(f"  {name}: {member.size / 1e6:.1f} MB, MD5 checked")
+    if missing:
+        raise CourseError(f"the archive ended without {', '.join(missing)}")
 
 
-def _check_size(size: int) -> None:
-    if size > LARGEST:
-        raise CourseError(f"sends over {LARGEST >> 20} MiB, which is none of the course's files: refused")
-
-
-def _download(url: str, part: Path, say: Callable[[str], None], patience: float, limit: float, stall: float) -> None:
+def _download(url: str, part: Path, log: Callable[[str], None], limit: float, timeout: float) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        reply = urllib.request.urlopen(request, timeout=stall)
+        reply = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send: the part is whole, or not of this file; the MD5 tells
+        if error.code == 416:  # nothing left to send: the MD5 decides whether the part is the file
             return
         raise
     with reply:
-        if have and reply.status != 206:  # the host cannot resume
-            have = 0
+        have = have if reply.status == 206 else 0  # else the server cannot resume
         total = have + int(reply.headers.get("Content-Length") or 0)
-        _check_size(total)
-        begun = shown = time.monotonic()
-        got = 0
+        source, logged = _Reply(reply, limit), time.monotonic()
         with part.open("ab" if have else "wb") as file:
-            while chunk := reply.read1(CHUNK):
+            while chunk := source.read(CHUNK):
                 file.write(chunk)
-                got += len(chunk)
-                _check_size(have + got)
-                seconds = time.monotonic() - begun
-                if seconds > limit or (seconds > patience and (total - have) / got * seconds > limit):
-                    raise CourseError(f"too slow: {got / seconds / 1e3:.0f} kB/s")
-                if time.monotonic() - shown > 5:
-                    shown = time.monotonic()
-                    say(f"  {(have + got) / 1e6:.0f} of {total / 1e6:.0f} MB, {got / seconds / 1e6:.1f} MB/s")
-        if total and have + got < total:
-            raise CourseError(f"cut off after {(have + got) / 1e6:.1f} of {total / 1e6:.1f} MB (kept, to go on from)")
+                if max(total, have + source.received) > LARGEST:
+                    raise CourseError(f"sends more than {LARGEST >> 20} MiB: refused")
+                if time.monotonic() - logged > 5:
+                    logged = time.monotonic()
+                    log(f"  {(have + source.received) / 1e6:.0f} of {total / 1e6:.0f} MB")
+        if total and have + source.received < total:
+            raise CourseError(f"interrupted after {(have + source.received) / 1e6:.1f} of {total / 1e6:.1f} MB (kept, "
+                              "to resume)")

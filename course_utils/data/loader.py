@@ -1,117 +1,107 @@
-"""Batches: in an order, augmented and sharded so that only (seed, epoch, image) decides what a network sees."""
+"""Batches: order and augmentation are functions of (seed, epoch, image) alone."""
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.augment.pipeline import BatchedAugment, Colour, albumentations_pipeline, image_keys, seed_pipeline
-from course_utils.data.datasets import Dataset, Items, expand, split_items
-from course_utils.errors import CourseError
+from course_utils.augment.per_image import ImagePipeline, per_image_pipeline
+from course_utils.augment.pipeline import BatchAugment, Color, image_keys
 from course_utils.config import Experiment, Transform
+from course_utils.data.datasets import Dataset
+from course_utils.data.splits import EpochItems, expand_dataset, split_items
 
-WORKER_TIMEOUT = 120  # seconds after which a silent DataLoader worker is an error
-TOGETHER = 1 << 22  # pixels augmented at once, in as many batches as that makes: the overhead of small steps is shared
-RESIDENT_SHARE = 0.25  # of the device's free memory that the images may take to live there
+WORKER_TIMEOUT = 120  # seconds without a batch after which a DataLoader worker is an error
+CHUNK_PIXELS = 1 << 22  # augmented at once, in several batches where these are small: fewer, larger operations
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that the images may occupy there
 
 
-class Batches:
-    """One split as batches: float32 (B, 3, H, W), channels last, normalised, and int64 (B,), on ``device``.
+class BatchLoader:
+    """One split as batches: float32 (B, 3, H, W), channels_last, normalized, and int64 (B,), on ``device``.
 
-    An epoch goes ``passes`` times through the items, each time in another order and with other changes.
+    An epoch goes ``passes`` times through the items, each time in another order and with other augmentation.
 
-    Arguments: ``images`` uint8 (N, H, W, 3) and ``labels`` int64 (N,); ``items``, what an epoch consists of (default:
-    each image once, plain) and ``expansion``, the transforms that its kinds stand for; ``batch_size`` over all
-    processes together, of which this is number ``rank`` of ``world``; ``mean`` and ``std`` RGB, 0 to 1. ``workers``
-    (processes) serve the "albumentations" engine alone; the "torch" engine augments whole batches on the device. The
-    last batch is smaller when ``batch_size`` does not divide the number of items; nothing is dropped. A rest of less
-    than two items a process, of which batch norm could make nothing, is added to the batch before. ``share``: other
-    batches of the same images on the same device, so that a GPU holds them once.
+    ``images``: uint8 (N, H, W, 3), ``labels``: int64 (N,); ``items``: what an epoch consists of (default: each image
+    once, plain), ``expansion``: the transforms that their ids stand for; ``mean``, ``std``: RGB, 0 to 1;
+    ``num_workers``: processes for the per-image engines. The last batch is smaller when ``batch_size`` does not divide
+    the number of items; a single remaining item is added to the batch before, since batch norm needs two. ``share``:
+    another loader of the same images on the same device, so that a GPU holds them once.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Colour, std: Colour, *,
-                 items: Items | None = None, augmentation: Sequence[Transform] = (),
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Color, std: Color, *,
+                 items: EpochItems | None = None, augmentation: Sequence[Transform] = (),
                  expansion: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
-                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1, workers: int = 0, passes: int = 1,
-                 share: Batches | None = None) -> None:
+                 device: torch.device | str = "cpu", num_workers: int = 0, passes: int = 1,
+                 share: BatchLoader | None = None) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.mean, self.std, self.engine = mean, std, engine
         self.augmentation, self.expansion = augmentation, expansion
-        self.shuffle, self.seed, self.rank, self.world, self.workers = shuffle, seed, rank, world, workers
+        self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
         self.device, self.passes = torch.device(device), passes
-        self.items = expand(len(labels), 0, seed) if items is None else items
-        if len(self.items) < world or batch_size < world:
-            raise CourseError(f"{len(self.items)} images in batches of {batch_size} are too few for {world} processes.")
-        self.augment = BatchedAugment(augmentation, mean, std, expansion)
+        self.items = expand_dataset(len(labels), 0, seed) if items is None else items
+        self.augment = BatchAugment(augmentation, mean, std, expansion)
         self.resident = self._to_device() if share is None else share.resident
 
     def __len__(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Optimizer steps per epoch."""
         return self.passes * self._steps()
 
     @property
-    def side(self) -> int:
-        """Pixels, of the images as the network gets them."""
-        return self.augment.side(self.images.shape[1])
+    def image_size(self) -> int:
+        """Side of the images as the network gets them, in pixels."""
+        return self.augment.output_size(self.images.shape[1])
 
     def _steps(self) -> int:
-        """Optimiser steps in a pass."""
-        whole, rest = divmod(len(self.items), self.batch_size)
-        return max(1, whole + (rest >= 2 * self.world))
+        """Optimizer steps per pass."""
+        full, rest = divmod(len(self.items), self.batch_size)
+        return max(1, full + (rest >= 2))
 
     def order(self, number: int) -> Tensor:
-        """int64 (M,): the order of the items in pass ``number`` of the run, the same in every process."""
+        """int64 (M,): the order of the items in pass ``number`` of the run."""
         if not self.shuffle:
             return torch.arange(len(self.items))
         key = image_keys(self.seed, number, torch.tensor([len(self.items)]))
         return torch.randperm(len(self.items), generator=torch.Generator().manual_seed(int(key)))
 
     def keys(self, number: int, order: Tensor) -> Tensor:
-        """int64: for each item of ``order`` the key that decides how it is changed in pass ``number`` of the run."""
-        numbers = self.items.image + len(self.labels) * self.items.kind  # an item's own, whatever the split
+        """int64: for each item of ``order`` the key of its random numbers in pass ``number`` of the run."""
+        numbers = self.items.image + len(self.labels) * self.items.transform_id  # the item's own, whatever the split
         return image_keys(self.seed, number, torch.from_numpy(numbers)[order])
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch; epochs are counted from 1."""
         for number in range((epoch - 1) * self.passes + 1, epoch * self.passes + 1):
-            yield from self._pass(number)
+            order = self.order(number)
+            ends = [self.batch_size * k for k in range(1, self._steps())]
+            batches = order.tensor_split(ends)
+            yield from self._batched(batches, number) if self.engine == "torch" else self._per_image(batches, number)
 
-    def _pass(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.order(number)
-        if self.engine == "albumentations":
-            yield from self._one_by_one(self._share(order), number)
-            return
-        shares = self._share(order)
-        together = max(1, TOGETHER // (self.batch_size * self.images[0, ..., 0].size))
-        pieces = [shares[k:k + together] for k in range(0, len(shares), together)]
-        numbers = [torch.cat(piece) for piece in pieces]
-        kinds, by_kind = zip(*(torch.from_numpy(self.items.kind)[n].sort(stable=True) for n in numbers))
-        back = torch.cat([order.argsort() for order in by_kind]).to(self.device)
-        numbers = torch.cat([n[order] for n, order in zip(numbers, by_kind)])  # each transform's part in one piece
+    def _batched(self, batches: Sequence[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augment several batches at once; all indices go to the device in one copy per pass."""
+        together = max(1, CHUNK_PIXELS // (self.batch_size * self.images[0, ..., 0].size))
+        chunks = [batches[k:k + together] for k in range(0, len(batches), together)]
+        numbers = [torch.cat(chunk) for chunk in chunks]
+        ids, by_id = zip(*(torch.from_numpy(self.items.transform_id)[n].sort(stable=True) for n in numbers))
+        back = torch.cat([order.argsort() for order in by_id]).to(self.device)
+        numbers = torch.cat([n[order] for n, order in zip(numbers, by_id)])  # the items of one transform are contiguous
         images, keys = torch.from_numpy(self.items.image)[numbers], self.keys(number, numbers).to(self.device)
-        images = images.to(self.device) if self.resident is not None else images  # once: each copy would be a wait
-        sizes = [len(kind) for kind in kinds]
-        for piece, kind, *parts in zip(pieces, kinds, *(a.split(sizes) for a in (images, keys, back))):
-            x, y = self._augmented(kind, *parts)
-            yield from zip(x.split([len(b) for b in piece]), y.split([len(b) for b in piece]))
+        images = images.to(self.device) if self.resident is not None else images
+        sizes = [len(part) for part in ids]
+        for chunk, transform_ids, *parts in zip(chunks, ids, *(a.split(sizes) for a in (images, keys, back))):
+            x, y = self._augmented(transform_ids, *parts)
+            yield from zip(x.split([len(b) for b in chunk]), y.split([len(b) for b in chunk]))
 
-    def _augmented(self, kinds: Tensor, images: Tensor, keys: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
-        """Changed images and labels, each (B, ...), put into the order ``back``."""
+    def _augmented(self, transform_ids: Tensor, images: Tensor, keys: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented images and labels, each (B, ...), in the order ``back``."""
         x, y = self._raw(images)
-        x = self.augment(x, keys, kinds)
+        x = self.augment(x, keys, transform_ids)
         if self.expansion:
             x, y = x[back], y[back]
         return x.contiguous(memory_format=torch.channels_last), y
-
-    def _share(self, order: Tensor) -> list[Tensor]:
-        """This process's part of every batch of a pass in ``order`` (M,)."""
-        ends = [self.batch_size * k for k in range(1, self._steps())]
-        return [batch[self.rank::self.world] for batch in order.tensor_split(ends)]
 
     def _raw(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident is not None:
@@ -122,7 +112,7 @@ class Batches:
         return x.to(self.device), y.to(self.device)
 
     def _to_device(self) -> tuple[Tensor, Tensor] | None:
-        """Images and labels as tensors there, when there is a GPU with room for them."""
+        """Images and labels on the GPU, if there is one with room for them."""
         if self.device.type != "cuda":
             return None
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -130,96 +120,64 @@ class Batches:
             return None
         return tuple(torch.from_numpy(np.array(a)).to(self.device) for a in (self.images, self.labels))
 
-    def _one_by_one(self, batches: list[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        items = _OneByOne(self, number)
-        loader = torch.utils.data.DataLoader(items, batch_sampler=[b.tolist() for b in batches],
-                                             num_workers=self.workers)
-        for x, y in _in_time(iter(loader)) if self.workers else loader:
-            yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)  # from (B, H, W, 3): channels last already
+    def _per_image(self, batches: Sequence[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = torch.utils.data.DataLoader(
+            _PerImageDataset(self, number), batch_sampler=[b.tolist() for b in batches],
+            num_workers=self.num_workers, timeout=WORKER_TIMEOUT if self.num_workers else 0)
+        for x, y in loader:
+            yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)  # (B, H, W, 3) is channels_last already
 
 
-def _in_time(batches: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a ``DataLoader``'s iterator gives; its workers are killed when the next batch has not come within
-    ``WORKER_TIMEOUT``, and none lives on.
+class _PerImageDataset(torch.utils.data.Dataset):
+    """The per-image engines: one image at a time, each with its own seed."""
 
-    Torch has a time limit as well, which does not see a worker that stops in the middle of a message, and leaves the
-    end of its workers to the garbage collector.
-    """
-    def kill() -> None:
-        for worker in batches._workers:
-            worker.kill()
-
-    try:
-        while True:
-            watch = threading.Timer(WORKER_TIMEOUT, kill)
-            watch.start()
-            try:
-                batch = next(batches, None)
-            except (EOFError, ConnectionError) as error:  # one was killed in the middle of a message
-                raise worker_lost(error) from error
-            finally:
-                watch.cancel()
-            if batch is None:
-                return
-            yield batch
-    finally:
-        batches._shutdown_workers()
-        kill()
-
-
-def worker_lost(error: object) -> CourseError:
-    """The error for what torch raises, wherever it happens to be, when a worker is gone."""
-    return CourseError(f"A worker of the loader died, or was ended because none had given anything for "
-                       f"{WORKER_TIMEOUT} s ({error}). Was it for want of memory? Run again: what is done is kept; "
-                       "with fewer workers, the result is the same.")
-
-
-class _OneByOne(torch.utils.data.Dataset):
-    """The "albumentations" engine: one image at a time, each with its own seed."""
-
-    def __init__(self, batches: Batches, number: int) -> None:
+    def __init__(self, batches: BatchLoader, number: int) -> None:
         self.images, self.labels, self.items = batches.images, batches.labels, batches.items
         self.seeds = (batches.keys(number, torch.arange(len(self.items))) & 0x7FFFFFFF).numpy()
-        starts = [(), *((step,) for step in batches.expansion)]  # by kind
-        self.pipelines = [albumentations_pipeline((*start, *batches.augmentation), batches.mean, batches.std)
-                          for start in starts]
+        self.engine, self.mean, self.std = batches.engine, batches.mean, batches.std
+        starts = [(), *((step,) for step in batches.expansion)]  # by transform id
+        self.augmentations = [(*start, *batches.augmentation) for start in starts]
+
+    @functools.cached_property
+    def pipelines(self) -> list[ImagePipeline]:
+        """By transform id; made in each worker, since not all of them can be sent there."""
+        return [per_image_pipeline(self.engine, steps, self.mean, self.std) for steps in self.augmentations]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
-        image, pipeline = self.items.image[number], self.pipelines[self.items.kind[number]]
-        seed_pipeline(pipeline, int(self.seeds[number]))
-        return pipeline(image=self.images[image])["image"], int(self.labels[image])
+        image, pipeline = self.items.image[number], self.pipelines[self.items.transform_id[number]]
+        return pipeline(self.images[image], int(self.seeds[number])), int(self.labels[image])
 
 
 @dataclass(frozen=True)
 class Loaders:
-    """The batches of one run."""
+    """The loaders of one run."""
 
-    train: Batches  # shuffled, augmented
-    watch: Batches  # scored after every epoch: the held-out items if there are any, else the test images
-    test: Batches  # scored at the end
-    views: Batches  # the test images, augmented, for averaging
-    held: Batches | None  # the plain pictures among the held-out items
+    train: BatchLoader  # shuffled, augmented
+    val: BatchLoader  # scored after every epoch: the held-out items if there are any, else the test images
+    test: BatchLoader  # scored at the end
+    tta: BatchLoader  # the test images, augmented, for test-time augmentation
+    val_plain: BatchLoader | None  # the plain images among the held-out items
 
 
-def make_loaders(exp: Experiment, data: Dataset, placement: Mapping[str, Any], workers: int = 0) -> Loaders:
-    """What ``exp`` trains and is judged on. ``placement``: device, rank and world, of ``hardware.Machine``."""
-    plain = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": placement["device"]}
-    changed = {"seed": exp.seed, "expansion": exp.expansion}
-    resized = {"augmentation": (Transform("resize", 1.0, {"size": exp.test_side}),) if exp.test_side else ()}
+def make_loaders(exp: Experiment, data: Dataset, device: torch.device | str = "cpu", num_workers: int = 0) -> Loaders:
+    """The loaders of ``exp`` on ``device``; ``num_workers`` serves the per-image engines."""
+    common = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": device}
+    random = {"seed": exp.seed, "expansion": exp.expansion}
+    resize = {"augmentation": (Transform("resize", 1.0, {"size": exp.test_image_size}),) if exp.test_image_size else ()}
     images, labels = data.train_images, data.train_labels
-    test = Batches(data.test_images, data.test_labels, **plain, **resized)
-    views = Batches(data.test_images, data.test_labels, **plain, share=test, augmentation=exp.augmentation,
-                    seed=exp.seed)
-    items, out = expand(len(labels), len(exp.expansion), exp.seed), None
+    test = BatchLoader(data.test_images, data.test_labels, **common, **resize)
+    tta = BatchLoader(data.test_images, data.test_labels, **common, share=test, augmentation=exp.augmentation,
+                      seed=exp.seed)
+    items, held = expand_dataset(len(labels), len(exp.expansion), exp.seed), None
     if exp.holdout:
-        items, out = split_items(items, data, exp.split, exp.holdout)
-    train = Batches(images, labels, items=items, **plain | dict(placement), **changed, augmentation=exp.augmentation,
-                    engine=exp.engine, shuffle=True, workers=workers, passes=exp.passes)
-    if out is None:
-        return Loaders(train, test, test, views, None)
-    watch = Batches(images, labels, items=out, **plain, **resized, **changed, share=train)
-    held = Batches(images, labels, items=out[out.kind == 0], **plain, **resized, share=train)
-    return Loaders(train, watch, test, views, held)
+        items, held = split_items(items, labels, data.train_tracks, exp.split, exp.holdout)
+    train = BatchLoader(images, labels, items=items, **common, **random, augmentation=exp.augmentation,
+                        engine=exp.engine, shuffle=True, num_workers=num_workers, passes=exp.passes_per_epoch)
+    if held is None:
+        return Loaders(train, test, test, tta, None)
+    val = BatchLoader(images, labels, items=held, **common, **resize, **random, share=train)
+    plain = BatchLoader(images, labels, items=held[held.transform_id == 0], **common, **resize, share=train)
+    return Loaders(train, val, test, tta, plain)

@@ -1,97 +1,99 @@
-"""The sample: a drawn stand-in for each data set, for a first run without any download.
+"""Synthetic data: a generated stand-in for each data set, for a first run without any download.
 
-For CIFAR-10 and STL-10 ten classes of shapes, each with its texture, randomly coloured, lit, turned and placed. Colour
-and brightness say nothing of the class, so a linear classifier fails; outline and texture do. For GTSRB the 43 signs of
-``signs.py``, seen from a passing car. Whatever is made of the sample says "sample": its accuracies mean nothing beyond
-"the code runs and learns".
+For CIFAR-10 and STL-10 ten classes of textured shapes with random color, light, rotation and position. Color and
+brightness carry no information about the class, so a linear classifier fails. For GTSRB the 43 signs of ``signs.png``,
+simplified drawings, seen from a passing car. Accuracies on synthetic data only show that the code runs and learns.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from course_utils.errors import unknown
-from course_utils.data.signs import SIGNS, draw_sign
+from course_utils.data.formats import GTSRB_CLASSES, GTSRB_SIZE, STL10_SIZE
+from course_utils.errors import unknown_name_error
 
 SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",
           "dotted frame", "checked bar", "plain star", "checked diamond", "target")
-CLASSES: Mapping[str, tuple[str, ...]] = {"cifar10": SHAPES, "gtsrb": tuple(sign[0] for sign in SIGNS),
-                                          "stl10": SHAPES}
-SIDE = {"cifar10": 32, "gtsrb": 32, "stl10": 96}  # pixels
-TRACK = 3  # pictures of one sign while the car comes nearer (GTSRB: 30)
-SIGN_PIXELS = 40  # side of a drawn sign before it is photographed
+CLASSES: Mapping[str, tuple[str, ...]] = {"cifar10": SHAPES, "gtsrb": GTSRB_CLASSES, "stl10": SHAPES}
+IMAGE_SIZE = {"cifar10": 32, "gtsrb": GTSRB_SIZE, "stl10": STL10_SIZE}  # pixels
+TRACK_LENGTH = 3  # images of one sign while the car approaches (GTSRB: 30)
+SIGN_PIXELS = 40  # side of a tile of signs.png
+SIGN_COLUMNS = 11  # tiles per row of signs.png, in the order of the classes
 
 
-def draw(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """``{split}_images`` uint8 (count, side, side, 3) and ``{split}_labels`` int64 for each split in ``counts``.
+def generate(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+    """``{split}_images`` uint8 (count, H, W, 3) and ``{split}_labels`` int64 for each split in ``counts``.
 
-    Every split is balanced and shuffled. The same ``name``, counts and ``seed`` give the same bytes. For "gtsrb" also
-    ``train_tracks`` int64: the pictures of one sign have one number.
+    Every split is balanced and shuffled; equal arguments give equal bytes. For "gtsrb" also ``train_tracks`` int64:
+    the images of one sign share a number.
     """
-    if name not in SIDE:
-        raise unknown("sample", name, SIDE)
+    if name not in IMAGE_SIZE:
+        raise unknown_name_error("synthetic data set", name, IMAGE_SIZE)
     arrays = {}
     for stream, (split, count) in enumerate(counts.items()):
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _draw_split(name, count, [seed, stream])
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _generate_split(name, count, [seed, stream])
     if name == "gtsrb" and "train" in counts:
         arrays["train_tracks"] = _number_tracks(arrays["train_labels"])
     return arrays
 
 
 def _number_tracks(labels: np.ndarray) -> np.ndarray:
-    """The k-th picture of a class belongs to its track k // TRACK; numbers are unique over all classes."""
+    """The k-th image of a class belongs to its track k // TRACK_LENGTH; numbers are unique over all classes."""
     tracks = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        tracks[rows] = label * len(labels) + np.arange(len(rows)) // TRACK
+        tracks[rows] = label * len(labels) + np.arange(len(rows)) // TRACK_LENGTH
     return tracks
 
 
-def _draw_split(name: str, count: int, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    side, classes = SIDE[name], len(CLASSES[name])
+def _generate_split(name: str, count: int, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    size, classes = IMAGE_SIZE[name], len(CLASSES[name])
     labels = np.random.default_rng(seeds).permutation(np.arange(count, dtype=np.int64) % classes)
-    images = np.empty((count, side, side, 3), np.uint8)
+    images = np.empty((count, size, size, 3), np.uint8)
 
-    def draw_class(label: int) -> None:
+    def generate_class(label: int) -> None:
         rng = np.random.default_rng([*seeds, label])
         rows = np.flatnonzero(labels == label)
         if name == "gtsrb":
-            images[rows] = _photograph(label, len(rows), side, rng)
+            images[rows] = _photograph(label, len(rows), size, rng)
             return
         for part in np.array_split(rows, len(rows) // 64 + 1):  # small parts stay in the cache
-            images[part] = _draw_images(label, len(part), side, rng)
+            images[part] = _draw_shapes(label, len(part), size, rng)
 
-    with ThreadPoolExecutor() as pool:  # NumPy computes outside the interpreter's lock
-        list(pool.map(draw_class, range(classes)))
+    with ThreadPoolExecutor() as pool:  # NumPy computes without the interpreter's lock
+        list(pool.map(generate_class, range(classes)))
     return images, labels
 
 
-def _draw_images(label: int, count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (count, side, side, 3): pictures of one class."""
+def _draw_shapes(label: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (count, size, size, 3): images of one class."""
 
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
         return rng.random((count, *(shape or (1, 1))), np.float32) * np.float32(high - low) + np.float32(low)
 
-    axis = np.linspace(-1, 1, side, dtype=np.float32)
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
     angle, radius = uniform(-0.3, 0.3), uniform(0.6, 0.85)
     x0, y0 = axis[None, None, :] - uniform(-0.2, 0.2), axis[None, :, None] - uniform(-0.2, 0.2)
-    x = (np.cos(angle) * x0 + np.sin(angle) * y0) / radius  # (count, side, side), the shape's own coordinates
+    x = (np.cos(angle) * x0 + np.sin(angle) * y0) / radius  # (count, size, size), the shape's own coordinates
     y = (np.cos(angle) * y0 - np.sin(angle) * x0) / radius
     inside, spots = _shape(SHAPES[label], x, y)
 
     dark, bright = uniform(0.0, 0.4, 1, 1, 3), uniform(0.6, 1.0, 1, 1, 3)
-    inverted = uniform(0, 1, 1, 1, 1) < 0.5  # dark on bright or bright on dark: brightness tells nothing
+    inverted = uniform(0, 1, 1, 1, 1) < 0.5  # dark on bright or bright on dark: brightness carries no information
     paper, ink = np.where(inverted, bright, dark), np.where(inverted, dark, bright)
     dots = 0.2 + 0.6 * paper
-    picture = paper + inside[..., None].astype(np.float32) * (ink - paper)  # np.where takes three times as long
-    picture += (inside & spots)[..., None].astype(np.float32) * (dots - ink)
+    image = paper + inside[..., None].astype(np.float32) * (ink - paper)  # np.where takes three times as long
+    image += (inside & spots)[..., None].astype(np.float32) * (dots - ink)
     light = 255 + 255 * (uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None])
-    grain = rng.standard_normal((count, side, side), np.float32) * uniform(2, 10)
-    picture *= light[..., None]
-    picture += grain[..., None]
-    return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
+    noise = rng.standard_normal((count, size, size), np.float32) * uniform(2, 10)
+    image *= light[..., None]
+    image += noise[..., None]
+    return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
 def _shape(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,48 +122,61 @@ def _shape(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
     return inside(), spots()
 
 
-def _photograph(label: int, count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (count, side, side, 3): pictures of one class of sign, each TRACK of them showing the same one."""
-    track, step = np.arange(count) // TRACK, (np.arange(count) % TRACK) / TRACK  # step: 0 far, near 1 close
+@functools.cache
+def _signs() -> np.ndarray:
+    """float32 (rows x 40, columns x 40, 4): all tiles, RGB 0 to 1 and the coverage of the background."""
+    return np.asarray(Image.open(Path(__file__).with_name("signs.png")), np.float32) / 255
+
+
+def sign(label: int) -> np.ndarray:
+    """float32 (40, 40, 4): the drawn sign of class ``label``, RGB 0 to 1 and, last, 1 where it covers the background."""
+    row, column = divmod(label, SIGN_COLUMNS)
+    return _signs()[row * SIGN_PIXELS:(row + 1) * SIGN_PIXELS, column * SIGN_PIXELS:(column + 1) * SIGN_PIXELS]
+
+
+def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (count, size, size, 3): images of one class of sign, TRACK_LENGTH of them in a row of the same sign."""
+    steps = np.arange(count) % TRACK_LENGTH
+    track, step = np.arange(count) // TRACK_LENGTH, steps / TRACK_LENGTH  # step: 0 far, near 1 close
 
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
-        """A number for each picture, (count, *shape): mostly the track's, a little its own."""
+        """A number for each image, (count, *shape): mostly the track's, with a small part of its own."""
         own = rng.random((count, *shape)) - 0.5
         mixed = np.clip(rng.random((count, *shape))[track] + 0.15 * own, 0, 1)
         return (low + (high - low) * mixed).astype(np.float32).reshape(count, *(shape or (1, 1)))
 
-    axis = np.linspace(-1, 1, side, dtype=np.float32)
-    size = uniform(0.5, 0.7) + 0.25 * step[:, None, None].astype(np.float32)  # half the sign, shares of half the side
-    x, y = (axis[None, None, :] - uniform(-0.15, 0.15)) / size, (axis[None, :, None] - uniform(-0.15, 0.15)) / size
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
+    half = uniform(0.5, 0.7) + 0.25 * step[:, None, None].astype(np.float32)  # half the sign's side / half the image's
+    x, y = (axis[None, None, :] - uniform(-0.15, 0.15)) / half, (axis[None, :, None] - uniform(-0.15, 0.15)) / half
     angle = uniform(-0.35, 0.35)  # radians
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     depth = 1 + uniform(-0.25, 0.25) * x + uniform(-0.25, 0.25) * y  # seen from the side and from below
     x, y = x / depth, y / depth
 
     patches = uniform(0.1, 0.9, 5, 5, 1) * uniform(0.7, 1.0, 1, 1, 3)
-    wide = np.maximum(0, 1 - np.abs(np.linspace(0, 4, side)[:, None] - np.arange(5))).astype(np.float32)  # bilinear
-    picture = np.einsum("hi,nijc,wj->nhwc", wide, patches, wide, optimize=True)
+    weights = np.maximum(0, 1 - np.abs(np.linspace(0, 4, size)[:, None] - np.arange(5))).astype(np.float32)  # bilinear
+    image = np.einsum("hi,nijc,wj->nhwc", weights, patches, weights, optimize=True)
     pole = ((np.abs(x) < 0.08) & (y > 0))[..., None]
-    picture = np.where(pole, uniform(0.3, 0.7, 1, 1, 1), picture)
-    sign = _looked_up(draw_sign(label, SIGN_PIXELS), x, y)
-    picture = sign[..., :3] + picture * (1 - sign[..., 3:])
+    image = np.where(pole, uniform(0.3, 0.7, 1, 1, 1), image)
+    plate = _sample(sign(label), x, y)
+    image = plate[..., :3] + image * (1 - plate[..., 3:])
 
     light = uniform(-1.3, 0.2, 1, 1, 1)  # powers of two
-    picture = picture * np.exp2(light) * uniform(0.9, 1.1, 1, 1, 3) + uniform(0, 0.15, 1, 1, 1)  # tinted, in haze
+    image = image * np.exp2(light) * uniform(0.9, 1.1, 1, 1, 3) + uniform(0, 0.15, 1, 1, 1)  # tint and haze
     blur = uniform(0, 0.5, 1, 1, 1)
     for axis_ in (1, 2):
-        picture = (1 - blur) * picture + blur / 2 * (np.roll(picture, 1, axis_) + np.roll(picture, -1, axis_))
-    picture += rng.standard_normal(picture.shape, np.float32) * uniform(0.005, 0.03, 1, 1, 1)
-    return np.clip(255 * picture, 0, 255).astype(np.uint8)
+        image = (1 - blur) * image + blur / 2 * (np.roll(image, 1, axis_) + np.roll(image, -1, axis_))
+    image += rng.standard_normal(image.shape, np.float32) * uniform(0.005, 0.03, 1, 1, 1)
+    return np.clip(255 * image, 0, 255).astype(np.uint8)
 
 
-def _looked_up(sign: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """``sign`` (S, S, 4) at places ``x``, ``y`` (N, H, W) from -1 to 1, bilinear; colours times coverage."""
-    sign = sign * np.concatenate([np.repeat(sign[..., 3:], 3, axis=2), np.ones_like(sign[..., 3:])], axis=2)
-    sign = np.pad(sign, ((1, 1), (1, 1), (0, 0)))  # nothing beyond the border
-    places = [np.clip((p + 1) / 2 * (len(sign) - 3) + 1, 0, len(sign) - 1.001) for p in (y, x)]
+def _sample(plate: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """``plate`` (S, S, 4) at places ``x``, ``y`` (N, H, W) from -1 to 1, bilinear; colors multiplied by coverage."""
+    plate = plate * np.concatenate([np.repeat(plate[..., 3:], 3, axis=2), np.ones_like(plate[..., 3:])], axis=2)
+    plate = np.pad(plate, ((1, 1), (1, 1), (0, 0)))  # nothing beyond the border
+    places = [np.clip((p + 1) / 2 * (len(plate) - 3) + 1, 0, len(plate) - 1.001) for p in (y, x)]
     (row, column), (down, right) = ((p.astype(np.int64) for p in places), (p % 1 for p in places))
     down, right = down[..., None], right[..., None]
-    above = sign[row, column] * (1 - right) + sign[row, column + 1] * right
-    below = sign[row + 1, column] * (1 - right) + sign[row + 1, column + 1] * right
+    above = plate[row, column] * (1 - right) + plate[row, column + 1] * right
+    below = plate[row + 1, column] * (1 - right) + plate[row + 1, column + 1] * right
     return above * (1 - down) + below * down

@@ -1,4 +1,4 @@
-"""The networks by name, and how one is built."""
+"""The networks by name, and building one."""
 from __future__ import annotations
 
 import inspect
@@ -7,35 +7,33 @@ from typing import Any
 
 from torch import nn
 
-from course_utils.models import custom as own
-from course_utils.errors import unknown
-from course_utils.models.cifar10 import S7, CustomResNet, DilatedNet, Net, ResNet18, S7Mixed
-from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, SignNet, lenet_stn, resnet34_stn, vgg16_stn
-from course_utils.models.stl10 import CustomNet, CustomNet256, GroupedResNet, LeNetWide, ResidualNet
+from course_utils.config import is_custom
+from course_utils.errors import unknown_name_error
+from course_utils.models import custom
+from course_utils.models.cifar10 import S7, CustomResNet, Net, ResNet18, S7Mixed
+from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, lenet_stn, resnet34_stn, vgg16_stn
+from course_utils.models.stl10 import CustomNet, CustomNet256, GroupedResNet, LeNetWide
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "custom_resnet": CustomResNet, "s7": S7, "s7_mixed": S7Mixed, "net": Net, "resnet18": ResNet18,
-    "dilated_net": DilatedNet,
     "lenet": LeNet, "vgg16": VGG16, "resnet34": ResNet34,
     "lenet_stn": lenet_stn, "vgg16_stn": vgg16_stn, "resnet34_stn": resnet34_stn,
-    "sign_net": SignNet,
     "lenet_wide": LeNetWide, "custom_net": CustomNet, "custom_net_256": CustomNet256, "grouped_resnet": GroupedResNet,
-    "residual_net": ResidualNet,
 }
 
 
-def build_model(name: str, classes: int, side: int = 32, **settings: Any) -> nn.Module:
-    """The network ``name`` for ``classes`` classes; ``settings`` are its own keyword arguments.
+def build_model(name: str, num_classes: int, image_size: int = 32, **settings: Any) -> nn.Module:
+    """The network ``name`` for ``num_classes`` classes; ``settings`` are its own keyword arguments.
 
-    ``FILE.py:NAME`` is a network of your own, tried on images of ``side`` x ``side`` pixels (see ``own.build``).
+    ``FILE.py:CLASS`` is a custom network, tried on images of ``image_size`` x ``image_size`` pixels (``custom.build``).
     Raises ``CourseError`` for an unknown name or setting, with the legal ones.
     """
-    if own.is_own(name):
-        return own.build(name, classes, side, **settings)
+    if is_custom(name):
+        return custom.build(name, num_classes, image_size, **settings)
     if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    legal = [p for p in inspect.signature(MODELS[name]).parameters if p != "classes"]
+        raise unknown_name_error("model", name, MODELS)
+    legal = [p for p in inspect.signature(MODELS[name]).parameters if p != "num_classes"]
     for setting in settings:
         if setting not in legal:
-            raise unknown(f"setting of {name}", setting, legal)
-    return MODELS[name](classes=classes, **settings)
+            raise unknown_name_error(f"setting of {name}", setting, legal)
+    return MODELS[name](num_classes=num_classes, **settings)

@@ -1,9 +1,9 @@
 """Blocks that the networks of the course share."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -11,8 +11,7 @@ def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0
     """3x3 convolution, optional 2x2 max pooling, batch norm, ReLU, dropout.
 
     (N, inputs, H, W) -> (N, outputs, H, W), or half of H and W with ``pool``. The convolution has no bias: the batch
-    norm behind it has one. Pooling comes before the batch norm and leaves it and
-    the ReLU a quarter of the work.
+    norm after it has one. Pooling before the batch norm leaves it and the ReLU a quarter of the work.
     """
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
     if pool:
@@ -33,7 +32,7 @@ def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) 
 def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.Module]:
     """Depthwise separable convolution (Chollet 2016, arXiv:1610.02357): 3x3 in each channel, then 1x1 across them.
 
-    (N, inputs, H, W) -> (N, outputs, H, W). ``groups`` fewer than channels make the first step not quite depthwise.
+    (N, inputs, H, W) -> (N, outputs, H, W). ``groups`` fewer than channels: the first step is then only nearly depthwise.
     No activation follows the 1x1.
     """
     depthwise = relu_norm(inputs, inputs, padding=1, groups=groups or inputs)
@@ -41,42 +40,29 @@ def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.M
 
 
 def dilated_transition(channels: int) -> list[nn.Module]:
-    """From (H, W) to (H - 6, W - 6) without pooling or stride: a 3x3 that reaches over 5x5 (dilation 2), then a 3x3."""
+    """From (H, W) to (H - 6, W - 6) without pooling or stride: a 3x3 convolution with dilation 2 (covers 5x5), then a plain one."""
     return [*relu_norm(channels, channels, dilation=2), *relu_norm(channels, channels)]
 
 
-class SeparableBlock(nn.Module):
-    """A depthwise separable convolution, batch norm after each of its two steps, added to its input where that fits.
-
-    (N, inputs, H, W) -> (N, outputs, H, W). With ``shrink`` nothing is padded and a side loses 2 * dilation pixels: the
-    dilated kernel does what a stride would.
-    """
-
-    def __init__(self, inputs: int, outputs: int, dilation: int = 1, shrink: bool = False) -> None:
-        super().__init__()
-        self.residual = inputs == outputs and not shrink
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, inputs, 3, padding=0 if shrink else dilation, dilation=dilation, groups=inputs,
-                      bias=False), nn.BatchNorm2d(inputs), nn.ReLU(),
-            nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.body(x) if self.residual else self.body(x))
+def one_group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm of a single group: each image normalized over all its channels and places (Wu & He 2018)."""
+    return nn.GroupNorm(1, channels)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions added to their input (He et al. 2015), which a 1x1 fits where the shape changes.
+    """Two 3x3 convolutions added to their input (He et al. 2015), which a 1x1 convolution adapts where the shape changes.
 
-    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride).
+    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride). ``norm`` makes a normalization layer for its channels.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1,
+                 norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs))
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), norm(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), norm(outputs))
         self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

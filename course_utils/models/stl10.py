@@ -1,22 +1,22 @@
-"""Networks for STL-10: (N, 3, 96, 96) normalised images -> (N, 10) logits; other sides work as well.
+"""Networks for STL-10: (N, 3, 96, 96) normalized images -> (N, 10) logits; other sides work as well.
 
-Exactly as the published code executes them, which is not always as it reads: a pooling that is written and never runs
-is left out, an activation that runs twice runs twice. ``logit_activation`` is the published last layer, an activation
-on the logits themselves: what a ReLU makes 0 there gets no gradient, so a class can fall silent for an image.
+Exactly as the published code executes them: a pooling that is defined and never called is left out, an activation that
+is called twice is called twice. ``logit_activation`` is the published last layer, an activation on the logits
+themselves: a logit that a ReLU sets to 0 gets no gradient, so for such an image that class learns nothing.
 """
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from course_utils.models.blocks import BasicBlock, Bottleneck
+from course_utils.models.blocks import Bottleneck
 
 
 class ConvNet(nn.Module):
-    """Convolution, activation, batch norm, layer after layer; a mean over the places and a linear layer at the end."""
+    """Convolution, activation, batch norm, layer after layer; global average pooling and a linear layer at the end."""
 
-    LAYERS: tuple[tuple[int, int, int, int, bool], ...]  # channels, kernel, stride, padding, 2x2 pooling behind
+    LAYERS: tuple[tuple[int, int, int, int, bool], ...]  # channels, kernel, stride, padding, 2x2 max pooling after it
 
-    def __init__(self, classes: int = 10, slope: float = 0.0, logit_activation: bool = True) -> None:
+    def __init__(self, num_classes: int = 10, slope: float = 0.0, logit_activation: bool = True) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
@@ -28,9 +28,9 @@ class ConvNet(nn.Module):
             inputs = channels
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(inputs, classes)
+        self.classifier = nn.Linear(inputs, num_classes)
         self.last = _activation(slope) if logit_activation else nn.Identity()
-        _initialise(self)
+        init_kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.classifier(self.pool(self.features(x)).flatten(1)))
@@ -64,7 +64,7 @@ class GroupedResNet(nn.Module):
 
     STAGES = ((64, 3, 1), (128, 6, 2), (256, 3, 2))  # planes, blocks, stride of the first
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
                                   nn.MaxPool2d(3, 2, 1))  # 64 x 24 x 24
@@ -76,43 +76,11 @@ class GroupedResNet(nn.Module):
             stages.append(nn.Sequential(first, *(Bottleneck(inputs, planes) for _ in range(blocks - 1))))
         self.stage1, self.stage2, self.stage3 = stages  # sides 24, 12, 6
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(inputs, classes)
-        _initialise(self)
+        self.classifier = nn.Linear(inputs, num_classes)
+        init_kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))
-        return self.classifier(self.pool(x).flatten(1))
-
-
-class ResidualNet(nn.Module):
-    """Ours, for ``best``: a plain residual net (He et al. 2015, arXiv:1512.03385) of 1.81 M parameters.
-
-    Four stages, each half as large as the one before: ten classes of whole objects need a wide view more than fine
-    detail. The last batch norm of a block starts at 0, so that each block begins as the identity (Goyal et al. 2017,
-    arXiv:1706.02677).
-    """
-
-    STAGES = ((40, 2), (80, 2), (160, 2), (208, 1))  # channels, blocks; sides 48, 24, 12 and 6 of 96 pixels
-
-    def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
-        super().__init__()
-        inputs = self.STAGES[0][0]
-        self.stem = nn.Sequential(nn.Conv2d(3, inputs, 5, 2, 2, bias=False), nn.BatchNorm2d(inputs), nn.ReLU())
-        stages = []
-        for number, (channels, blocks) in enumerate(self.STAGES):
-            first = BasicBlock(inputs, channels, stride=2 if number else 1)
-            stages.append(nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1))))
-            inputs = channels
-        self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, classes))
-        _initialise(self)
-        for module in self.modules():
-            if isinstance(module, BasicBlock):
-                nn.init.zeros_(module.residual[-1].weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(x)))))
         return self.classifier(self.pool(x).flatten(1))
 
 
@@ -120,7 +88,7 @@ def _activation(slope: float) -> nn.Module:
     return nn.LeakyReLU(slope) if slope else nn.ReLU()
 
 
-def _initialise(model: nn.Module) -> None:
+def init_kaiming(model: nn.Module) -> None:
     """Convolutions Kaiming-normal (He et al. 2015, fan_out), as the published code has them."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

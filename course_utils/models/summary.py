@@ -1,13 +1,12 @@
-"""What a network is made of: its summary, and the size of the tensor after each block."""
+"""The structure of a network: its summary, the sizes of its feature maps, and the images that it accepts."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from course_utils.errors import CourseError
 
@@ -17,7 +16,7 @@ LARGEST_TRIED = 256  # pixels, side of the images that are tried to find the sma
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """``model`` in eval mode for a while, then in the mode it was in."""
+    """``model`` in eval mode inside the block, then in its former mode."""
     was_training = model.training
     model.eval()
     try:
@@ -27,98 +26,96 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def summary(model: nn.Module, input_size: Shape) -> str:
-    """torchinfo's table of every layer; ``input_size`` is (N, C, H, W). The model is left in the mode it was in."""
+    """torchinfo's table of every layer; ``input_size`` is (N, C, H, W). Mode and device of the model are unchanged."""
     import torchinfo
 
     columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
-    was_training = model.training
-    table = torchinfo.summary(model, input_size, col_names=columns, col_width=16, depth=2, verbose=0, device="cpu")
+    was_training, device = model.training, next(model.parameters()).device
+    table = torchinfo.summary(model, input_size, col_names=columns, col_width=16, depth=2, verbose=0, device=device)
     model.train(was_training)
     return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of values in all parameters, those that are not trained included."""
+    """Number of values in all parameters, frozen ones included."""
     return sum(p.numel() for p in model.parameters())
 
 
 def mult_adds(model: nn.Module, input_size: Shape) -> int:
-    """Multiplications with an addition in one forward pass of (N, C, H, W), as torchinfo counts them."""
+    """Multiply-accumulate operations of one forward pass of (N, C, H, W), as torchinfo counts them."""
     import torchinfo
 
-    return torchinfo.summary(model, input_size, verbose=0, device="cpu").total_mult_adds
+    return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device).total_mult_adds
 
 
-def require_side(model: nn.Module, side: int) -> None:
-    """Raise ``CourseError``, naming the smallest side that it can take, when ``model`` cannot take images of ``side``.
-
-    Sides are in pixels, images square. Tried by running it on zeros.
-    """
-    if takes(model, side):
+def check_input_size(model: nn.Module, size: int) -> None:
+    """Raise ``CourseError``, naming the smallest legal size, when ``model`` cannot take ``size`` x ``size`` pixels."""
+    if accepts_size(model, size):
         return
-    smallest = next((other for other in range(1, LARGEST_TRIED + 1) if takes(model, other)), None)
+    smallest = next((other for other in range(1, LARGEST_TRIED + 1) if accepts_size(model, other)), None)
     if smallest is None:
-        _run_once(model, (1, 3, side, side), ())  # it takes none: its own error says more
-    raise CourseError(f"{type(model).__name__} cannot take images of {side}x{side} pixels: the smallest that it can "
-                      f"are {smallest}x{smallest}.")
+        _run_once(model, (1, 3, size, size))  # it takes no image at all: its own error says why
+    raise CourseError(f"{type(model).__name__} cannot take images of {size}x{size} pixels: the smallest that it can "
+                      f"take are {smallest}x{smallest}.")
 
 
-def takes(model: nn.Module, side: int) -> bool:
-    """Whether ``model`` can take images of ``side`` x ``side`` pixels; tried by running it on zeros."""
+def accepts_size(model: nn.Module, size: int) -> bool:
+    """Whether ``model`` can take images of ``size`` x ``size`` pixels; tried with zeros."""
     try:
-        _run_once(model, (1, 3, side, side), ())
-    except (RuntimeError, ValueError, AssertionError, IndexError, CourseError):  # whatever a network says to that
+        _run_once(model, (1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError, IndexError, CourseError):  # any error of a forward pass
         return False
     return True
 
 
 def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:
-    """The size of the tensor after each block, in order of execution.
+    """(name, output size) of each block in order of execution; a block is a direct child of ``model``.
 
-    A block is a direct child of ``model``. What ``forward`` does between two of them (a residual sum, a reshape)
-    appears as a row of its own, named after the block that takes it in. ``input_size`` is (N, C, H, W).
+    What ``forward`` does between two of them (a residual sum, a reshape) is a row of its own, named after the block
+    that receives it. ``input_size`` is (N, C, H, W).
     """
     rows: list[tuple[str, Shape]] = []
     last: list[Tensor] = []
 
-    def note_join(name: str, inputs: tuple[Any, ...]) -> None:
-        if last and inputs[0] is not last[-1]:
-            what = "sum" if inputs[0].shape == last[-1].shape else "reshape"
-            rows.append((f"{what}, into {name}", tuple(inputs[0].shape)))
+    def note_input(name: str, x: Tensor) -> None:
+        if last and x is not last[-1]:
+            kind = "sum" if x.shape == last[-1].shape else "reshape"
+            rows.append((f"{kind}, into {name}", tuple(x.shape)))
 
     def note_output(name: str, output: Tensor) -> None:
         rows.append((name, tuple(output.shape)))
         last.append(output)
 
-    hooks = []
-    for name, child in model.named_children():
-        hooks.append(child.register_forward_pre_hook(lambda _, inputs, name=name: note_join(name, inputs)))
-        hooks.append(child.register_forward_hook(lambda _, __, output, name=name: note_output(name, output)))
-    _run_once(model, input_size, hooks)
+    _run_once(model, input_size, dict(model.named_children()), note_output, note_input)
     return rows
 
 
-def map_sides(model: nn.Module, input_size: Shape) -> dict[str, int]:
-    """Blocks whose output still is a map (N, C, side, side), side > 1, with that side, in order of execution.
+def map_sizes(model: nn.Module, input_size: Shape) -> dict[str, int]:
+    """Blocks whose output is a feature map (N, C, size, size), size > 1, with that size, in order of execution.
 
-    They are direct children of ``model``; if none of these gives a map, children of children, and so on.
+    They are direct children of ``model``; if none of these returns a map, children of children, and so on.
     ``model.get_submodule`` finds each by its name. Empty for a network without maps.
     """
-    sides: dict[str, int] = {}
+    sizes: dict[str, int] = {}
 
-    def note(name: str, output: Any) -> None:
+    def note_output(name: str, output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
-            sides[name] = output.shape[-1]
+            sizes[name] = output.shape[-1]
 
-    hooks = [module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
-             for name, module in model.named_modules() if name]
-    _run_once(model, input_size, hooks)
-    depth = min((name.count(".") for name in sides), default=0)
-    return {name: side for name, side in sides.items() if name.count(".") == depth}
+    _run_once(model, input_size, {name: module for name, module in model.named_modules() if name}, note_output)
+    depth = min((name.count(".") for name in sizes), default=0)
+    return {name: size for name, size in sizes.items() if name.count(".") == depth}
 
 
-def _run_once(model: nn.Module, input_size: Shape, hooks: Iterable[RemovableHandle]) -> None:
-    """Run ``model`` on zeros in eval mode for what its ``hooks`` note, and take these off again."""
+def _run_once(model: nn.Module, input_size: Shape, modules: dict[str, nn.Module] | None = None,
+              note_output: Callable[[str, Any], None] | None = None,
+              note_input: Callable[[str, Tensor], None] | None = None) -> None:
+    """Run ``model`` on zeros in eval mode and report inputs and outputs of ``modules``."""
+    hooks = []
+    for name, module in (modules or {}).items():
+        if note_input:
+            hooks.append(module.register_forward_pre_hook(lambda _, inputs, name=name: note_input(name, inputs[0])))
+        hooks.append(module.register_forward_hook(lambda _, __, output, name=name: note_output(name, output)))
     try:
         with eval_mode(model), torch.no_grad():
             model(torch.zeros(input_size, device=next(model.parameters()).device))

@@ -1,29 +1,31 @@
-"""Checkpoints: written whole or not at all, checked by SHA-256 before they are believed, loaded as plain data.
+"""Checkpoints: written atomically, checked by SHA-256 before they are used, loaded as plain data.
 
-The first digits of a file's SHA-256 stand in its name, so that one rename puts both in place; the rest of the name
-counts epochs: ``epoch-0007-3f2a9c....pt``. ``torch.load(path, weights_only=True)`` reads one by itself.
+The first digits of a file's SHA-256 are in its name, so that one rename publishes both; the rest of the name counts
+epochs: ``epoch-0007-3f2a9c....pt``. ``torch.load(path, weights_only=True)`` reads one by itself.
 """
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.utils import refusal, write_whole
+from course_utils.utils import atomic_write, disk_error
 
-KEPT = 2  # newest checkpoints that stay: the last, and one to fall back to
+KEPT = 2  # newest checkpoints that are kept: the last, and one to fall back to
 DIGITS = 32  # of the SHA-256 in the name
 
 
-def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
+def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
     """Write ``state`` (tensors, numbers, strings, lists, dicts) as the checkpoint after ``epoch`` epochs.
 
-    Raises ``CourseError`` when the disk refuses; what lay there before stays whole.
+    Raises ``CourseError`` when the disk refuses; earlier checkpoints are then unchanged.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -31,10 +33,10 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
     path = folder / f"epoch-{epoch:04d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data)
+        atomic_write(path, data)
     except OSError as error:
-        raise CourseError(f"Could not write the checkpoint {path}: {refusal(error, folder)}. Earlier ones are whole: "
-                          "make room, and the run goes on from the last.") from error
+        raise CourseError(f"Could not write the checkpoint {path}: {disk_error(error, folder)}. Earlier checkpoints "
+                          "are intact: free some space, and the run resumes from the last one.") from error
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
@@ -42,12 +44,13 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first."""
-    return sorted(folder.glob("epoch-*-*.pt"))
+    found = [path for path in folder.glob("epoch-*-*.pt") if path.stem.split("-")[1].isdigit()]
+    return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
-def restore(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes are not the ones it was written with, or
-    hold more than tensors, numbers, strings, lists and dicts: nothing of it is ever executed.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes have changed, or hold more than tensors,
+    numbers, strings, lists and dicts: no code in it is ever executed.
     """
     try:
         data = path.read_bytes()
@@ -59,21 +62,30 @@ def restore(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # whatever torch may find wrong with it
-        raise CourseError(f"{path} holds something else than tensors, numbers and text: refused, nothing of it was "
+    except Exception as error:  # whatever torch may raise
+        raise CourseError(f"{path} holds something other than tensors, numbers and text: refused, no code in it was "
                           "executed.") from error
     if not isinstance(state, dict):
-        raise CourseError(f"{path} is no checkpoint: it holds a {type(state).__name__}.")
+        raise CourseError(f"{path} is not a checkpoint: it holds a {type(state).__name__}.")
     return state
 
 
-def latest(folder: Path, say: Any = print) -> dict[str, Any] | None:
-    """The newest undamaged state in ``folder``, or ``None``. Says which files it had to pass over."""
+def load_latest(folder: Path, log: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The newest intact state in ``folder``, or ``None``. Logs which files were skipped."""
     for path in reversed(list_checkpoints(folder)):
         try:
-            return restore(path)
+            return load_checkpoint(path)
         except CourseError as error:
-            say(f"{error} Going back to the one before.")
-            with contextlib.suppress(OSError):  # else it would count as one of the newest, and push out whole ones
+            log(f"{error} Using the one before.")
+            with contextlib.suppress(OSError):  # else it would count among the newest and push out intact ones
                 path.rename(path.with_suffix(".refused"))
     return None
+
+
+def write_progress(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write ``folder/progress.json`` after an epoch, for a glance at a running training. A full disk is ignored."""
+    last = history[-1]
+    with contextlib.suppress(OSError):
+        atomic_write(folder / "progress.json", json.dumps({
+            "epoch": len(history), "accuracy": last.get("val_accuracy", last.get("test_accuracy")),
+            "seconds": sum(row["seconds"] for row in history)}) + "\n")

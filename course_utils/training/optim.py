@@ -1,4 +1,4 @@
-"""Optimisers and schedules, from an experiment's names to torch's objects."""
+"""Optimizers and learning rate schedules of an experiment."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from course_utils.config import Experiment
 
 
 def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-    """The experiment's optimiser at learning rate ``lr``."""
+    """The experiment's optimizer with learning rate ``lr``."""
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     if exp.optimizer == "adam":
@@ -21,11 +21,11 @@ def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: floa
 
 
 def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """The experiment's schedule, advanced once an optimiser step; its length comes from the loader.
+    """The experiment's schedule, stepped after every optimizer step.
 
-    One-Cycle (Smith & Topin 2017, arXiv:1708.07120) rises for ``peak_epoch`` epochs and falls to the rate it began
-    with over ``final_div_factor``; at 1 "annihilation", the last part far below the first rate, is left out. Like
-    torch's, it moves momentum (Adam's first beta) the opposite way, from 0.95 to 0.85 and back.
+    One-Cycle (Smith & Topin 2017, arXiv:1708.07120) increases for ``peak_epoch`` epochs, then decreases to the initial
+    rate divided by ``final_div_factor``; with 1 there is no annihilation, the last part far below the initial rate.
+    Like torch's, it moves momentum (Adam's beta1) the other way, from 0.95 to 0.85 and back.
     """
     steps = exp.epochs * steps_per_epoch
     if exp.schedule == "one_cycle":
@@ -40,7 +40,7 @@ def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -
 
 
 def learning_rates(exp: Experiment, lr: float, steps_per_epoch: int) -> list[float]:
-    """The rate of every optimiser step of the run, from the very schedule that training uses."""
+    """The learning rate of every optimizer step of the run, from the schedule that training uses."""
     optimizer = make_optimizer(exp, [nn.Parameter(torch.zeros(1))], lr)
     schedule = make_schedule(exp, optimizer, steps_per_epoch)
     rates = []

@@ -1,133 +1,193 @@
-"""Training, epoch after epoch: `fit`, and `fit_stages`. Accelerate carries device, precision and several processes."""
+"""The training loop: one epoch, a run with checkpoints, and a run of several stages."""
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import math
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from course_utils.runner import status
-from course_utils.training import checkpoint
-from course_utils.models.summary import require_side
-from course_utils.errors import CourseError, Diverged
+from course_utils.config import Experiment, describe_differences
+from course_utils.data.loader import BatchLoader, Loaders
+from course_utils.errors import CourseError, DivergenceError, OutOfMemoryError
 from course_utils.evaluation.metrics import predict
-from course_utils.config import Experiment, differences
-from course_utils.training.device import Machine
-from course_utils.data.loader import Batches, Loaders
-from course_utils.training.optim import make_schedule
-from course_utils.training.step import make_ready, plainly, take_step
+from course_utils.models.custom import error_with_source_line
+from course_utils.models.summary import check_input_size
+from course_utils.training import checkpoint
+from course_utils.training.device import format_memory
+from course_utils.training.optim import make_optimizer, make_schedule
 
-Say = Callable[[str], None]
-LOOK = 100  # steps between two looks at the loss on a GPU, which has to be waited for; a CPU's is there at every step
-CHECKPOINT = {"experiment", "lr", "model", "optimizer", "schedule", "history", "sessions", "best"}  # its parts
-HOPELESS = 2  # times the loss of blind guessing, from the second epoch on: the training has diverged
+Log = Callable[[str], None]
+LOSS_CHECK_STEPS = 100  # between two looks at the loss on a GPU, each of which waits for it; on a CPU every step
+CHECKPOINT_KEYS = {"experiment", "lr", "model", "optimizer", "schedule", "history", "sessions", "best"}
+DIVERGENCE_FACTOR = 2  # times the loss of random guessing, from the second epoch on
 
 
 @dataclass
 class Training:
-    """How a training went."""
+    """The result of a training."""
 
-    history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per epoch
     sessions: list[dict[str, Any]] = field(default_factory=list)  # one row for each time it was started or resumed
-    best: dict[str, Any] | None = None  # epoch, val_accuracy and weights of the best epoch, with keep = "best"
+    best: dict[str, Any] | None = None  # epoch, val_accuracy and weights of the best epoch (select_epoch = "best")
 
 
-def fit(exp: Experiment, model: nn.Module, train: Batches, watch: Batches, lr: float, machine: Machine, *,
-        folder: Path | None = None, origin: Mapping[str, Any] | None = None, say: Say = print) -> Training:
-    """Train ``model`` in place as ``exp`` says, with learning rate ``lr`` (a cycle's peak); one line an epoch.
+def train_one_epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler,
+                    loader: BatchLoader, epoch: int, precision: str = "fp32") -> dict[str, float]:
+    """Train for one pass through ``loader`` and return mean loss, accuracy, learning rate and seconds.
 
-    After each epoch the plain images of ``watch`` are scored: the held-out ones when the experiment holds some out,
-    else the test images, which then choose nothing. With a ``folder``, every epoch leaves a checkpoint there, and a
-    training that was cut goes on after its last whole epoch. ``origin`` says where this happens, for the record.
+    Everything stays on the device until the end of the epoch.
+    """
+    torch.manual_seed(exp.seed * 1_000_003 + epoch)  # dropout: the same whether the run was resumed or not
+    start = time.perf_counter()
+    totals = torch.zeros(3, device=loader.device)  # loss x images, correct, images
+    check_every = 1 if loader.device.type == "cpu" else LOSS_CHECK_STEPS
+    model.train()
+    for number, (images, labels) in enumerate(loader.epoch(epoch), 1):
+        lr = schedule.get_last_lr()[0]
+        loss, correct = train_step(exp, model, optimizer, images, labels, precision)
+        schedule.step()
+        totals += torch.stack([loss * len(labels), correct, torch.ones_like(loss) * len(labels)])
+        if (number % check_every == 0 or number == len(loader)) and not math.isfinite(totals[0].item()):
+            raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number} or one of the "
+                                  f"{check_every} before, learning rate {lr:.1e}. Try a smaller learning rate.")
+    loss, correct, images = totals.tolist()
+    return {"epoch": epoch, "lr": lr, "train_loss": loss / images, "train_accuracy": correct / images,
+            "seconds": time.perf_counter() - start}
+
+
+def train_step(exp: Experiment, model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor,
+               precision: str = "fp32") -> tuple[Tensor, Tensor]:
+    """One optimizer step on ``images`` (N, C, H, W), normalized, and ``labels`` (N,).
+
+    Returns the loss (scalar, nats, penalties included) and the number of correct predictions, both on the device.
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(images).flatten(1)  # (N, classes)
+    loss = loss_fn(exp, model, logits.float(), labels)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+def loss_fn(exp: Experiment, model: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy with label smoothing and L1 penalty, a scalar, nats."""
+    loss = F.cross_entropy(logits, labels, label_smoothing=exp.label_smoothing)
+    return loss + exp.l1 * l1_penalty(model.parameters()) if exp.l1 else loss
+
+
+def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Sum over the tensors of their mean absolute value; one fused kernel computes all norms."""
+    parameters = list(parameters)
+    means = torch._foreach_div(torch._foreach_norm(parameters, 1), [float(p.numel()) for p in parameters])
+    return torch.stack(means).sum()
+
+
+def prepare_training(exp: Experiment, model: nn.Module, lr: float,
+                     device: torch.device) -> tuple[nn.Module, Optimizer]:
+    """Model on ``device``, in training mode and channels_last, and its optimizer with learning rate ``lr``."""
+    model = model.to(device, memory_format=torch.channels_last)
+    model.train()
+    return model, make_optimizer(exp, model.parameters(), lr)
+
+
+def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader, lr: float, *, precision: str = "fp32",
+        folder: Path | None = None, environment: Mapping[str, Any] | None = None, log: Log = print) -> Training:
+    """Train ``model`` in place as ``exp`` says, on the device of ``train``, and log one line per epoch.
+
+    ``lr``: learning rate, of a cycle its peak. After each epoch the plain images of ``val`` are scored: the held-out
+    ones, or the test images, which then choose nothing. With a ``folder``, every epoch writes a checkpoint there, and
+    an interrupted training resumes after its last complete epoch. ``environment`` describes machine and commit.
 
     Raises ``CourseError`` when the network cannot take images of that size or the folder holds another experiment;
-    ``Diverged`` when the loss is no longer a number, or after the first epoch over ``HOPELESS`` times that of blind
-    guessing: the last checkpoint is then from before; ``NoMemory`` when a step does not fit.
+    ``DivergenceError`` when the loss is NaN, infinite or, after the first epoch, over ``DIVERGENCE_FACTOR`` times that
+    of random guessing; ``OutOfMemoryError``. The last checkpoint is then from before.
     """
-    say = say if machine.accelerator.is_main_process else _silent
-    unwrapped = model
-    for batches in (train, watch):
-        require_side(model, batches.side)
-    model, optimizer = make_ready(exp, model, lr, machine)
+    for batches in (train, val):
+        check_input_size(model, batches.image_size)
+    model, optimizer = prepare_training(exp, model, lr, train.device)
     schedule = make_schedule(exp, optimizer, len(train))
-    done = Training()
-    state = checkpoint.latest(folder, say) if folder else None
-    if state is not None:
-        _check_same(exp, lr, state, folder)
-        unwrapped.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        done = Training(state["history"], state["sessions"], state["best"])
-        say("\n".join([f"Resumed after epoch {len(done.history)} of {exp.epochs}. So far:",
-                       *(_line(exp, row) for row in done.history)]))
-    if not _finished(exp, done):
-        done.sessions.append({"from_epoch": len(done.history) + 1, "precision": machine.precision,
-                              "device": machine.device.type, **(origin or {})})
-    while not _finished(exp, done):
-        with plainly(exp, machine):
-            row = _epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, machine)
-            row |= _watch(exp, unwrapped, watch, machine)
+    done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
+    if not _is_finished(exp, done):
+        done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
+                              "device": train.device.type, **(environment or {})})
+    while not _is_finished(exp, done):
+        with readable_errors(exp, train.device):
+            row = train_one_epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, precision)
+            row |= _validate(exp, model, val, precision)
         done.history.append(row)
-        say(_line(exp, row))
-        _check_hopeful(row, math.log(1 + int(train.labels.max())))
-        if exp.keep == "best" and (done.best is None or row["val_accuracy"] > done.best["val_accuracy"]):
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in unwrapped.state_dict().items()}
+        log(_format_row(exp, row))
+        _check_divergence(row, math.log(1 + int(train.labels.max())))
+        if exp.select_epoch == "best" and (done.best is None or row["val_accuracy"] > done.best["val_accuracy"]):
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             done.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "model": weights}
-        if folder and machine.accelerator.is_main_process:
-            checkpoint.save(folder, row["epoch"], {
-                "experiment": exp.as_dict(), "lr": lr, "model": unwrapped.state_dict(),
+        if folder:
+            checkpoint.save_checkpoint(folder, row["epoch"], {
+                "experiment": exp.as_dict(), "lr": lr, "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **dataclasses.asdict(done)})
-            status.note_progress(folder, done.history)
+            checkpoint.write_progress(folder, done.history)
     if done.best:
-        unwrapped.load_state_dict(done.best["model"])
-    machine.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    machine.accelerator.free_memory()
+        model.load_state_dict(done.best["model"])
     return done
 
 
-def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experiment], Loaders], lr: float,
-               machine: Machine, *, folder: Path | None = None, origin: Mapping[str, Any] | None = None,
-               say: Say = print) -> Training:
-    """Train stage after stage on the same weights; each has its own loaders, optimiser, schedule and checkpoints.
+def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experiment], Loaders], lr: float, *,
+               precision: str = "fp32", folder: Path | None = None, environment: Mapping[str, Any] | None = None,
+               log: Log = print) -> Training:
+    """Train stage after stage on the same weights; each has its own loaders, optimizer, schedule and checkpoints.
 
-    ``loaders_of`` makes the loaders of a stage, ``lr`` is the first stage's rate. Epochs are counted through, and each
-    row of the history names its stage. With one stage it is ``fit``.
+    ``loaders_of`` makes the loaders of a stage, ``lr`` is the first stage's. Epochs are counted through, and each row
+    of the history names its stage.
     """
-    whole = Training()
-    say = say if machine.accelerator.is_main_process else _silent
+    result = Training()
     for number, stage in enumerate(exp.all_stages):
         loaders = loaders_of(stage)
         if exp.stages:
-            say(f"Stage {number + 1} of {len(exp.stages) + 1}: {len(loaders.train)} steps an epoch, epochs: "
-                f"{stage.epochs}")
-        rate = lr if number == 0 or stage.lr is None else stage.lr
-        home = folder / f"stage{number + 1}" if folder and number else folder
-        part = fit(stage, model, loaders.train, loaders.watch, rate, machine, folder=home, origin=origin, say=say)
-        before, mark = len(whole.history), {"stage": number + 1} if exp.stages else {}
-        whole.history += [row | mark | {"epoch": row["epoch"] + before} for row in part.history]
-        whole.sessions += [session | mark | {"from_epoch": session["from_epoch"] + before} for session in part.sessions]
-        whole.best = part.best and part.best | {"epoch": part.best["epoch"] + before}
-    return whole
+            log(f"Stage {number + 1} of {len(exp.stages) + 1}: {stage.epochs} epochs of {len(loaders.train)} steps")
+        stage_lr = lr if number == 0 or stage.lr is None else stage.lr
+        stage_folder = folder / f"stage{number + 1}" if folder and number else folder
+        part = fit(stage, model, loaders.train, loaders.val, stage_lr, precision=precision, folder=stage_folder,
+                   environment=environment, log=log)
+        before, mark = len(result.history), {"stage": number + 1} if exp.stages else {}
+        result.history += [row | mark | {"epoch": row["epoch"] + before} for row in part.history]
+        result.sessions += [session | mark | {"from_epoch": session["from_epoch"] + before}
+                            for session in part.sessions]
+        result.best = part.best and part.best | {"epoch": part.best["epoch"] + before}
+    return result
 
 
-def _silent(_: str) -> None:
-    """Says nothing: what the other processes say."""
+@contextlib.contextmanager
+def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
+    """Re-raise memory errors, lost DataLoader workers and errors in a custom network with a readable message.
 
-
-def _finished(exp: Experiment, done: Training) -> bool:
-    if exp.patience is not None and done.history and len(done.history) - best_epoch(done.history) >= exp.patience:
-        return True
-    return len(done.history) >= exp.epochs
+    The batch size is never reduced automatically: that would be another experiment.
+    """
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        if first.startswith("DataLoader worker"):
+            raise CourseError(f"A DataLoader worker was killed or hangs ({first}): out of memory? The checkpoints are "
+                              "intact: run again, perhaps with fewer workers; the result is the same.") from error
+        if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):
+            raise OutOfMemoryError(f"A step with {exp.batch_size} images does not fit into {format_memory(device)}: "
+                                   f"use a smaller batch_size (it is another experiment then). {first}") from error
+        if report := error_with_source_line(exp.model, error):
+            raise report from None
+        raise
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
@@ -135,54 +195,47 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
     return 1 + max(range(len(history)), key=lambda k: history[k]["val_accuracy"])
 
 
-def _check_same(exp: Experiment, lr: float, state: Mapping[str, Any], folder: Path | None) -> None:
-    if lacking := CHECKPOINT - state.keys():
-        raise CourseError(f"{folder} holds a checkpoint of something else than a training: it lacks "
-                          f"{', '.join(sorted(lacking))}. Choose another OUTPUT_DIR (--output).")
-    differ = differences(exp.as_dict() | {"lr": lr}, state["experiment"] | {"lr": state["lr"]})
-    if differ:
+def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, lr: float, folder: Path,
+            log: Log) -> Training:
+    """Load the last checkpoint of ``folder``, if there is one. Raises ``CourseError`` for another experiment's."""
+    state = checkpoint.load_latest(folder, log)
+    if state is None:
+        return Training()
+    if missing := CHECKPOINT_KEYS - state.keys():
+        raise CourseError(f"{folder} holds a checkpoint that is not a training's: it has no "
+                          f"{', '.join(sorted(missing))}. Choose another OUTPUT_DIR (--output).")
+    differences = describe_differences(exp.as_dict() | {"lr": lr}, state["experiment"] | {"lr": state["lr"]})
+    if differences:
         raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR (--output) "
-                          "or delete it (--again). What differs:\n  " + "\n  ".join(differ))
+                          "or delete it (--restart). Differences:\n  " + "\n  ".join(differences))
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    done = Training(state["history"], state["sessions"], state["best"])
+    log("\n".join([f"Resumed after epoch {len(done.history)} of {exp.epochs}. So far:",
+                   *(_format_row(exp, row) for row in done.history)]))
+    return done
 
 
-def _epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, train: Batches, epoch: int,
-           machine: Machine) -> dict[str, float]:
-    """One pass over the training images; everything stays on the device until its end."""
-    # Dropout: the same whether this epoch was resumed or not, another in each process.
-    torch.manual_seed(exp.seed * 1_000_003 + epoch + 1_000 * machine.accelerator.process_index)
-    begun = time.perf_counter()
-    totals = torch.zeros(3, device=machine.device)  # loss x images, right, images (float32: not every GPU has more)
-    often = 1 if machine.device.type == "cpu" else LOOK
-    model.train()
-    with contextlib.closing(train.epoch(epoch)) as batches:  # an error in a step ends the loader's workers at once
-        for number, (x, y) in enumerate(batches, 1):
-            rate = schedule.get_last_lr()[0]
-            loss, right = take_step(exp, model, optimizer, x, y, machine)
-            schedule.step()
-            totals += torch.stack([loss * len(y), right, torch.ones_like(loss) * len(y)])
-            if (number % often == 0 or number == len(train)) and not math.isfinite(totals[0].item()):
-                before = f" or the {often - 1} before it" if often > 1 else ""
-                raise Diverged(f"The loss is no longer a number: epoch {epoch}, step {number}{before}, rate "
-                               f"{rate:.1e}. Try a smaller learning rate.")
-    loss, right, images = machine.accelerator.reduce(totals).tolist()
-    return {"epoch": epoch, "lr": rate, "train_loss": loss / images,
-            "train_accuracy": right / images, "seconds": time.perf_counter() - begun}
+def _is_finished(exp: Experiment, done: Training) -> bool:
+    if exp.patience is not None and done.history and len(done.history) - best_epoch(done.history) >= exp.patience:
+        return True
+    return len(done.history) >= exp.epochs
 
 
-def _check_hopeful(row: Mapping[str, float], blind: float) -> None:
-    if row["epoch"] > 1 and row["train_loss"] > HOPELESS * blind:
-        raise Diverged(f"The training loss of epoch {row['epoch']} is {row['train_loss']:.3g}, where blind guessing "
-                       f"costs {blind:.3g}; the rate was {row['lr']:.1e}: try a smaller one.")
-
-
-def _watch(exp: Experiment, model: nn.Module, watch: Batches, machine: Machine) -> dict[str, float]:
-    prediction = predict(model, watch, machine.precision)
+def _validate(exp: Experiment, model: nn.Module, val: BatchLoader, precision: str) -> dict[str, float]:
+    prediction = predict(model, val, precision)
     name = "val" if exp.holdout else "test"
-    row = [{f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}]
-    return broadcast_object_list(row)[0]  # batch norm's statistics are a process's own; the first one's count
+    return {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
 
 
-def _line(exp: Experiment, row: Mapping[str, float]) -> str:
+def _check_divergence(row: Mapping[str, float], guessing: float) -> None:
+    if row["epoch"] > 1 and row["train_loss"] > DIVERGENCE_FACTOR * guessing:
+        raise DivergenceError(f"The training loss of epoch {row['epoch']} is {row['train_loss']:.3g}, random guessing "
+                              f"has {guessing:.3g}. The learning rate was {row['lr']:.1e}: try a smaller one.")
+
+
+def _format_row(exp: Experiment, row: Mapping[str, float]) -> str:
     name = "val" if exp.holdout else "test"
     return (f"epoch {row['epoch']:>3}/{exp.epochs}  train loss {row['train_loss']:.4f}  "
             f"accuracy {row['train_accuracy']:.2%}  {name} loss {row[f'{name}_loss']:.4f}  "

@@ -1,0 +1,128 @@
+"""Reading ``assignments/<name>/variants.toml``, strictly."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from course_utils.config import (
+    ASSIGNMENTS,
+    PROFILES,
+    TRANSFORM_LISTS,
+    Experiment,
+    Transform,
+    display_name,
+    file_hash,
+    is_custom,
+)
+from course_utils.errors import CourseError, unknown_name_error
+
+KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
+        "smoke": dict}  # of a variants.toml
+
+
+def list_assignments() -> tuple[str, ...]:
+    """Names of the assignments, in the order of their notebooks."""
+    notebooks = {path.parent.name: _read(path.parent.name)["notebook"] for path in ASSIGNMENTS.glob("*/variants.toml")}
+    return tuple(sorted(notebooks, key=notebooks.__getitem__))
+
+
+def _read(assignment: str) -> dict[str, Any]:
+    path = ASSIGNMENTS / assignment / "variants.toml"
+    if not path.is_file():
+        raise unknown_name_error("assignment", assignment, (p.parent.name for p in ASSIGNMENTS.glob("*/variants.toml")))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        json.dumps(table)  # records are JSON; TOML knows dates as well
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise CourseError(f"{path}: {error}") from error
+    missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
+    if missing:
+        raise CourseError(f"{path} has no {', '.join(missing)}.")
+    for key, value in table.items():
+        if key not in KEYS:
+            raise CourseError(f"{path}: {unknown_name_error('key', key, KEYS)}")
+        if not isinstance(value, KEYS[key]):
+            raise CourseError(f"{path}: {key} = {value!r}: must be a {KEYS[key].__name__}.")
+    for name, settings in table["variant"].items():
+        if not isinstance(settings, dict) or not isinstance(settings.get("extends", ""), str):
+            raise CourseError(f"{path}: variant {name} must be a table, and `extends` the name of a variant.")
+    return table
+
+
+def read_assignment(assignment: str) -> dict[str, Any]:
+    """An assignment: title, notebook, published results by variant, rules, runs to compare, and its variants, each with
+    the settings that it names itself, ``extends`` included.
+    """
+    table = _read(assignment)
+    return {"title": table["title"], "notebook": table["notebook"], "rules": table.get("rules", {}),
+            "compare": tuple(table.get("compare", ())),
+            "published": table.get("published", {}), "variants": table["variant"]}
+
+
+def load_experiment(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
+    """The experiment of a variant (``None``: the file's ``start``, else its first).
+
+    ``profile="smoke"`` applies the file's [smoke] table; ``overrides`` that are not ``None`` come last. An override of
+    ``model`` also replaces the variant's ``model_settings``. Raises ``CourseError`` for anything unknown, of a wrong
+    type or out of range.
+    """
+    table = _read(assignment)
+    variants = table["variant"]
+    variant = table.get("start", next(iter(variants))) if variant is None else str(variant)  # papermill: 2.5 is a float
+    if variant not in variants:
+        raise unknown_name_error(f"variant of {assignment}", variant, variants)
+    if profile not in PROFILES:
+        raise unknown_name_error("profile", profile, PROFILES)
+    settings = _build_transforms(_inherited_settings(variants, variant))
+    known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
+    for name in settings:
+        if name not in known:
+            raise unknown_name_error(f"setting of {assignment}:{variant}", name, known)
+    if is_custom(str(settings.get("model"))):
+        settings["model_file"] = file_hash(settings["model"])
+    try:
+        exp = Experiment(assignment=assignment, variant=variant, profile=profile, **settings)
+    except TypeError as error:
+        raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
+    if profile == "smoke":
+        exp = exp.replace(**_build_transforms(table["smoke"]))
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if "model" in overrides:
+        name = str(overrides["model"])
+        overrides = {"model_settings": {}, "about": f"{display_name(name)}, trained as {variant}",
+                     "model_file": file_hash(name) if is_custom(name) else None} | overrides
+    return exp.replace(**overrides)
+
+
+def _inherited_settings(variants: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """The settings of ``variant`` applied to those of the variant that it extends, and so on."""
+    chain = [variant]
+    while "extends" in variants[chain[-1]]:
+        parent = variants[chain[-1]]["extends"]
+        if parent not in variants:
+            raise unknown_name_error(f"variant that {chain[-1]} extends", parent, variants)
+        if parent in chain:
+            raise CourseError(f"Variants that extend each other in a circle: {' -> '.join([*chain, parent])}.")
+        chain.append(parent)
+    settings: dict[str, Any] = {}
+    for name in reversed(chain):
+        settings |= variants[name]
+    settings.pop("extends", None)
+    return settings
+
+
+def _build_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` with every described transform as a ``Transform``, those of the stages included."""
+    lists = {name: tuple(map(_transform, settings[name])) for name in TRANSFORM_LISTS if name in settings}
+    stages = {"stages": tuple(map(_build_transforms, settings["stages"]))} if "stages" in settings else {}
+    return dict(settings) | lists | stages
+
+
+def _transform(step: Mapping[str, Any]) -> Transform:
+    if "name" not in step:
+        raise CourseError(f"augmentation step {dict(step)!r} has no name.")
+    settings = {key: value for key, value in step.items() if key not in ("name", "p")}
+    return Transform(step["name"], step.get("p", 1.0), settings)
