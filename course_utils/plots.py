@@ -1,7 +1,7 @@
-"""Figures: arrays in, ``Figure`` out. One look for all four assignments.
+"""Figures: arrays in, ``Figure`` out, in one style.
 
-Colours are from Okabe and Ito's colour-blind-safe set; backgrounds are white, so that figures read the same on a
-dark page. Each function returns the figure and leaves showing or saving it to the caller.
+Colors are from Okabe and Ito's color-blind-safe set; backgrounds are white, so that figures look the same on a dark
+page. Each function returns the figure and leaves showing or saving it to the caller.
 """
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okab
 DPI = 110  # of saved figures
 
 
-def _canvas(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure of ``width`` x ``height`` inches and its axes, (rows, columns)."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _plain(axis: Axes) -> None:
+def style_axes(axis: Axes) -> None:
+    """No frame above and to the right; a light grid."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
 
 
 def save_figure(figure: Figure, path: Path) -> Figure:
-    """Write ``figure`` as PNG to ``path``, whose folder is made, and hand it back to be shown."""
+    """Write ``figure`` as PNG to ``path``, whose folder is made, and return it to be shown."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
     return figure
@@ -38,29 +39,29 @@ def save_figure(figure: Figure, path: Path) -> Figure:
 
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "") -> Figure:
     """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title."""
-    return _tiles([images], titles, title, columns)
+    return image_tiles([images], titles, title, columns)
 
 
-def pairs(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
-    """Images ``before`` (N, H, W, 3), 0 to 1, each above what became of it in ``after``."""
-    return _tiles([before, after], titles, title, columns)
+def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
+    """Images ``before`` (N, H, W, 3), 0 to 1, each above its result in ``after``."""
+    return image_tiles([before, after], titles, title, columns)
 
 
 def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
-    """``images`` (N, H, W, 3), 0 to 1, above themselves with each of ``heat`` (L, N, H, W), 0 to 1, laid over."""
-    return _tiles([images] * (1 + len(heat)), titles, title, columns, heat)
+    """``images`` (N, H, W, 3), 0 to 1, above themselves overlaid with each of ``heat`` (L, N, H, W), 0 to 1."""
+    return image_tiles([images] * (1 + len(heat)), titles, title, columns, heat)
 
 
-def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
+def image_tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
            heat: np.ndarray | None = None) -> Figure:
-    """Row by row ``columns`` images of the first layer, each above its like in the next; ``heat`` lies over these.
+    """Rows of ``columns`` images of the first layer, each above its counterpart in the next; ``heat`` overlays these.
 
-    All on one pair of axes: an axes an image would take ten times as long.
+    All in one matplotlib axes: one per image would take ten times as long.
     """
     columns, lines = max(1, columns), 1 + max(str(text).count("\n") for text in (*titles, ""))
     rows, block = max(1, -(-len(layers[0]) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
     across = 1.08 * columns - 0.08
-    figure, axes = _canvas(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)
+    figure, axes = new_figure(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)
     axis = axes[0, 0]
     for k, text in enumerate(titles[:len(layers[0])]):
         left, top = 1.08 * (k % columns), block * (k // columns)
@@ -77,33 +78,20 @@ def _tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, colu
     return figure
 
 
-def histograms(values: Mapping[str, np.ndarray], title: str) -> Figure:
-    """One histogram for each named array (N,), with its mean."""
-    figure, axes = _canvas(3 * len(values), 2.8, 1, len(values))
-    for axis, (name, numbers) in zip(axes[0], values.items()):
-        axis.hist(numbers, bins=60, color=BLUE)
-        axis.axvline(float(np.mean(numbers)), color=ORANGE, linestyle="--", label=f"mean {np.mean(numbers):.2f}")
-        axis.set(xlabel=name, ylabel="images")
-        axis.legend(fontsize=8)
-        _plain(axis)
-    figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def counts(numbers: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def class_counts(numbers: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Images of each class, in the order of the classes."""
-    figure, axes = _canvas(0.24 * len(classes) + 1, 3.8)
+    figure, axes = new_figure(0.24 * len(classes) + 1, 3.8)
     axis = axes[0, 0]
     axis.bar(range(len(classes)), numbers, color=BLUE)
     axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
     axis.set(ylabel="images", title=title)
-    _plain(axis)
+    style_axes(axis)
     return figure
 
 
-def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str) -> Figure:
-    """The loss over the learning rate, on a logarithmic scale, and the rate suggested, if there is one."""
-    figure, axes = _canvas(6.5, 3.4)
+def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str) -> Figure:
+    """The loss over the learning rate, on a logarithmic scale, and the suggested rate, if there is one."""
+    figure, axes = new_figure(6.5, 3.4)
     axis = axes[0, 0]
     axis.plot(lrs, losses, color=BLUE)
     if suggestion:
@@ -111,117 +99,75 @@ def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float 
         axis.legend()
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title,
              ylim=(0.95 * min(losses), min(1.1 * max(losses), 2 * losses[0])))
-    _plain(axis)
+    style_axes(axis)
     return figure
 
 
 def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure:
     """The learning rate of every step, over epochs."""
-    figure, axes = _canvas(6.5, 2.8)
+    figure, axes = new_figure(6.5, 2.8)
     axis = axes[0, 0]
     axis.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=BLUE)
     peak = int(np.argmax(rates))
     axis.annotate(f"peak {rates[peak]:.1e} at epoch {peak / steps_per_epoch:.1f}",
                   (peak / steps_per_epoch, rates[peak]), xytext=(6, 5), textcoords="offset points")
     axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, 1.2 * rates[peak]))
-    _plain(axis)
+    style_axes(axis)
     return figure
 
 
 def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Loss and accuracy over epochs: training images as they were augmented, test (or held-out) images plain."""
-    names = {"train": "training, augmented", "test": "test, plain", "val": "held out, plain"}
-    other = _judged_on(history)
+    """Loss and accuracy over epochs: training images as augmented, test (or validation) images plain."""
+    names = {"train": "training, augmented", "test": "test, plain", "val": "validation, plain"}
+    other = _validated_on(history)
     return _over_epochs([(names["train"], history, "train", {"color": BLUE, "marker": "o"}),
                          (names[other], history, other, {"color": ORANGE, "marker": "s"})], title)
 
 
 def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
-    """Loss and accuracy over epochs of at most four named runs: test (or held-out) images; dotted, training."""
+    """Loss and accuracy over epochs of at most four named runs: test (or validation) images; dotted: training."""
     lines = []
-    for (name, history), colour in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
-        other = _judged_on(history)
-        lines += [(f"{name}, {other}", history, other, {"color": colour}),
-                  (f"{name}, train", history, "train", {"color": colour, "linestyle": ":"})]
+    for (name, history), color in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
+        other = _validated_on(history)
+        lines += [(f"{name}, {other}", history, other, {"color": color}),
+                  (f"{name}, train", history, "train", {"color": color, "linestyle": ":"})]
     return _over_epochs(lines, title)
 
 
-def _judged_on(history: Sequence[Mapping[str, Any]]) -> str:
+def _validated_on(history: Sequence[Mapping[str, Any]]) -> str:
     return "val" if "val_loss" in history[0] else "test"
 
 
 def _over_epochs(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str, Mapping[str, str]]],
                  title: str) -> Figure:
-    """Each line: its label, history, split and style. Upright lines where a stage of the first history begins."""
+    """Each line: its label, history, split and style. Vertical lines where a stage of the first history starts."""
     first = lines[0][1]
-    pairs_of_rows = itertools.pairwise(first)
-    begins = [row["epoch"] - 0.5 for before, row in pairs_of_rows if row.get("stage") != before.get("stage")]
-    figure, axes = _canvas(9, 3.5, 1, 2)
+    starts = [row["epoch"] - 0.5 for before, row in itertools.pairwise(first)
+              if row.get("stage") != before.get("stage")]
+    figure, axes = new_figure(9, 3.5, 1, 2)
     for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
         for name, history, split, style in lines:
             axis.plot([row["epoch"] for row in history], [factor * row[f"{split}_{what}"] for row in history],
                       markersize=4, label=name, **style)
-        for number, place in enumerate(begins, 2):
-            axis.axvline(place, color="grey", linestyle="--", linewidth=1)
+        for number, place in enumerate(starts, 2):
+            axis.axvline(place, color="gray", linestyle="--", linewidth=1)
             axis.annotate(f" stage {number}", (place, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top")
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
-        _plain(axis)
+        style_axes(axis)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def true_size(images: Sequence[np.ndarray], titles: Sequence[str], title: str) -> Figure:
-    """Images (H, W, 3), 0 to 1 or uint8, of different sizes side by side, one pixel of each equally large."""
-    gap, left = 12, 0  # pixels
-    height = max(len(image) for image in images)
-    figure, axes = _canvas(0.02 * sum(image.shape[1] + gap for image in images), 0.02 * height + 0.9)
-    axis = axes[0, 0]
-    for image, text in zip(images, titles):
-        rows, columns = image.shape[:2]
-        axis.imshow(image, extent=(left, left + columns, height, height - rows), interpolation="nearest")
-        axis.text(left + columns / 2, height - rows - 3, text, ha="center", va="bottom", fontsize=8)
-        left += columns + gap
-    axis.set(xlim=(0, left - gap), ylim=(height, -16), aspect="equal")
-    axis.axis("off")
-    figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def apparent_sizes(drawn: np.ndarray, tested: Mapping[str, float], title: str) -> Figure:
-    """By what factor things appear larger than in the original: in training ``drawn`` (N,), in each test one number."""
-    figure, axes = _canvas(7.2, 3)
-    axis = axes[0, 0]
-    axis.hist(drawn, bins=30, density=True, color=BLUE, alpha=0.6)
-    axis.axvline(np.mean(drawn), color=BLUE, label=f"training, mean {np.mean(drawn):.2f}")
-    for (name, factor), style in zip(tested.items(), ("--", "-.", ":")):
-        axis.axvline(factor, color=ORANGE, linestyle=style, label=f"{name}, {factor:.2f}")
-    axis.set(xlabel="apparent size (1: as in the original)", ylabel="density", title=title)
-    axis.legend(fontsize=8)
-    _plain(axis)
-    return figure
-
-
-def by_resolution(sides: Sequence[int], accuracies: Sequence[float], trained: int, title: str) -> Figure:
-    """Accuracy (0 to 1) of one network on the same images, resized to ``sides`` pixels; ``trained``, its last side."""
-    figure, axes = _canvas(6.5, 3)
-    axis = axes[0, 0]
-    axis.plot(sides, [100 * value for value in accuracies], color=BLUE, marker="o", markersize=4)
-    axis.axvline(trained, color=ORANGE, linestyle="--", label=f"last trained at {trained} pixels")
-    axis.set(xlabel="side of the images (pixels)", ylabel="accuracy (%)", title=title)
-    axis.legend(fontsize=8)
-    _plain(axis)
-    return figure
-
-
-def fields(pictures: Sequence[np.ndarray], reach: Sequence[np.ndarray], titles: Sequence[str], title: str) -> Figure:
-    """Receptive fields: each of ``pictures`` (H, W), 0 or more, as the square root of its share of the largest; the
-    frame holds whatever is not 0 in its like of ``reach``.
+def receptive_fields(images: Sequence[np.ndarray], reach: Sequence[np.ndarray], titles: Sequence[str],
+                     title: str) -> Figure:
+    """Receptive fields: each of ``images`` (H, W), 0 or more, as the square root of its fraction of the maximum; the
+    frame encloses what is not 0 in its counterpart of ``reach``.
     """
-    figure, axes = _canvas(2.4 * len(titles), 3, 1, len(titles))
-    for axis, picture, seen, text in zip(axes[0], pictures, reach, titles):
-        axis.imshow(np.sqrt(picture / picture.max()), cmap="viridis", vmin=0, vmax=1)
+    figure, axes = new_figure(2.4 * len(titles), 3, 1, len(titles))
+    for axis, image, seen, text in zip(axes[0], images, reach, titles):
+        axis.imshow(np.sqrt(image / image.max()), cmap="viridis", vmin=0, vmax=1)
         rows, columns = (np.flatnonzero(seen.any(side)) for side in (1, 0))
         left, right, top, bottom = columns[0] - 0.5, columns[-1] + 0.5, rows[0] - 0.5, rows[-1] + 0.5
         axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=ORANGE)
@@ -235,7 +181,7 @@ def fields(pictures: Sequence[np.ndarray], reach: Sequence[np.ndarray], titles: 
 def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Accuracy of each class (0 to 1), the best first."""
     order = np.argsort(accuracy)
-    figure, axes = _canvas(6.5, 0.28 * len(classes) + 1)
+    figure, axes = new_figure(6.5, 0.28 * len(classes) + 1)
     axis = axes[0, 0]
     bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
@@ -245,10 +191,10 @@ def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figur
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix (classes, classes): true class down, predicted class across, counts as numbers."""
+    """Confusion matrix (classes, classes): rows: true class, columns: predicted class; counts as numbers."""
     cell, size = (0.5, 7) if len(classes) <= 20 else (0.25, 4)  # inches, points
     side = cell * len(classes) + 2.5
-    figure, axes = _canvas(side, side)
+    figure, axes = new_figure(side, side)
     axis = axes[0, 0]
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)

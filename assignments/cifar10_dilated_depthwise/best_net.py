@@ -33,8 +33,8 @@ class DilatedNet(nn.Module):
     """182,106 parameters, no stride and no pooling but the global average pooling.
 
     Depthwise separable residual blocks (MobileNet's and ResNet's combined). A 3x3 convolution of dilation 3 without
-    padding reduces the side of a map by 6 pixels, three times, 32 -> 26 -> 20 -> 14; in between, the dilation alternates
-    between 1 and 2, which avoids gridding (Wang et al. 2018, arXiv:1702.08502).
+    padding reduces the side of a map by 6 pixels, three times, 32 -> 26 -> 20 -> 14; in between, dilations of
+    1 and 2 alternate, which avoids gridding (Wang et al. 2018, arXiv:1702.08502).
     """
 
     STAGES = ((40, 2), (72, 3), (96, 4), (128, 5))  # channels, residual blocks

@@ -91,7 +91,8 @@ def read_cifar10_folder(folder: Path) -> Arrays:
     try:
         return _read_cifar10(lambda file: (folder / CIFAR10_FOLDER / file).read_bytes())
     except OSError as error:
-        raise CourseError(f"{folder / CIFAR10_FOLDER} is incomplete: {error}. Delete it and unpack the archive again.") from error
+        raise CourseError(f"{folder / CIFAR10_FOLDER} is incomplete: {error}. Delete it and unpack the archive again."
+                          ) from error
 
 
 # GTSRB

@@ -129,7 +129,7 @@ def _signs() -> np.ndarray:
 
 
 def sign(label: int) -> np.ndarray:
-    """float32 (40, 40, 4): the drawn sign of class ``label``, RGB 0 to 1 and, last, 1 where it covers the background."""
+    """float32 (40, 40, 4): the drawn sign of class ``label``, RGB 0 to 1 and the coverage of the background."""
     row, column = divmod(label, SIGN_COLUMNS)
     return _signs()[row * SIGN_PIXELS:(row + 1) * SIGN_PIXELS, column * SIGN_PIXELS:(column + 1) * SIGN_PIXELS]
 

@@ -32,7 +32,7 @@ def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) 
 def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.Module]:
     """Depthwise separable convolution (Chollet 2016, arXiv:1610.02357): 3x3 in each channel, then 1x1 across them.
 
-    (N, inputs, H, W) -> (N, outputs, H, W). ``groups`` fewer than channels: the first step is then only nearly depthwise.
+    (N, inputs, H, W) -> (N, outputs, H, W). With ``groups`` below ``inputs`` the first step is nearly depthwise.
     No activation follows the 1x1.
     """
     depthwise = relu_norm(inputs, inputs, padding=1, groups=groups or inputs)
@@ -40,7 +40,7 @@ def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.M
 
 
 def dilated_transition(channels: int) -> list[nn.Module]:
-    """From (H, W) to (H - 6, W - 6) without pooling or stride: a 3x3 convolution with dilation 2 (covers 5x5), then a plain one."""
+    """From (H, W) to (H - 6, W - 6) without pooling or stride: 3x3 with dilation 2 (covers 5x5), then plain 3x3."""
     return [*relu_norm(channels, channels, dilation=2), *relu_norm(channels, channels)]
 
 
@@ -50,7 +50,7 @@ def one_group_norm(channels: int) -> nn.GroupNorm:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions added to their input (He et al. 2015), which a 1x1 convolution adapts where the shape changes.
+    """Two 3x3 convolutions added to their input (He et al. 2015); a 1x1 convolution where the shape changes.
 
     (N, inputs, H, W) -> (N, outputs, H / stride, W / stride). ``norm`` makes a normalization layer for its channels.
     """

@@ -130,7 +130,7 @@ class ResNet18(nn.Module):
     its 8 x 8, which leaves Grad-CAM something to look at; a 1x1 convolution without bias at the end.
     """
 
-    def __init__(self, num_num_classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), one_group_norm(64), nn.ReLU())
         inputs, stages = 64, []

@@ -35,7 +35,7 @@ class VGG16(nn.Module):
     pooling repeats 49 times: the first linear layer's 102,764,544 weights do the work of 2,097,152.
     """
 
-    def __init__(self, num_num_classes: int = 43, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int = 43, dropout: float = 0.5) -> None:
         super().__init__()
         self.vgg = torchvision.models.vgg16_bn(num_classes=num_classes, dropout=dropout)
 

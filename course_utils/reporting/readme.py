@@ -1,159 +1,153 @@
-"""Results into the READMEs: adopting a run, and writing tables between markers from the records alone."""
+"""READMEs: publishing a run, and writing the blocks between markers from the published records."""
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from course_utils import config as experiment, plots
-from course_utils.reporting import address, record, tables
-from course_utils.errors import CourseError
+from course_utils import plots
 from course_utils.config import ASSIGNMENTS
-from course_utils.utils import REPO, write_whole
+from course_utils.errors import CourseError
+from course_utils.reporting import tables
+from course_utils.reporting.executed import check_fresh_run, strip_paths
+from course_utils.reporting.record import Record, changed_settings, published_records, read_record, variant_of
+from course_utils.reporting.run_folder import run_name
+from course_utils.utils import REPO, atomic_write
+from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
-BLOCKS = {"splits": tables.split_table, "versions": tables.versions_table}  # where an assignment's README asks for them
-SHOWN = ("curves", "straightened", "transforms", "range_test", "fixres", "resolution", "confusion", "mistakes",
-         "grad_cam")  # in a README
+BLOCKS = {"splits": tables.split_table, "versions": tables.versions_table}  # where an assignment's README has them
+FIGURES = ("curves", "straightened", "transforms", "lr_finder", "range_test", "fixres", "resolution", "confusion",
+           "mistakes", "grad_cam")  # of a run, in a README; range_test: the first edition's name
+COLAB = "https://colab.research.google.com/"
+PLACEHOLDER = "OWNER/NAME"  # until the repository has a remote on GitHub
 
 
-def adopt(folder: Path, notebook: Path) -> str:
-    """Make the run in ``folder`` a published result: its record, executed notebook and figures; return its name.
+def publish(folder: Path, notebook: Path) -> str:
+    """Make the run in ``folder`` a published result: copy its record, executed notebook and figures; return its name.
 
-    Raises ``CourseError`` for a run on the sample, a record that does not agree with itself, and a run with overrides
-    other than seed, epochs and split: under the variant's name it would say something else than the variant.
+    Raises ``CourseError`` for a run on synthetic data, a record that contradicts itself, and a run with overrides other
+    than seed, epochs and split: under the variant's name they would be misleading.
     """
-    found = record.read(folder / "record.json")
-    if found["sample"]:
-        raise CourseError(f"{folder} was run on the sample: it says nothing about the real data and is not a result.")
-    if differ := record.strays(found):
-        raise CourseError(f"{folder} {_not_its_variant(found, differ)} Give it a variant of its own.")
-    check_fresh(notebook)
-    assignment, name = found["experiment"]["assignment"], record.run_name(record.variant_of(found))
-    home = ASSIGNMENTS / assignment
-    for target in (home / "results", home / "runs", REPO / "images" / assignment):
+    record = read_record(folder / "record.json")
+    if record["synthetic"]:
+        raise CourseError(f"{folder} is a run on synthetic data: not a result.")
+    if changed := changed_settings(record):
+        raise CourseError(f"{folder} {_not_its_variant(record, changed)} Define a variant of its own.")
+    check_fresh_run(notebook)
+    assignment, name = record["experiment"]["assignment"], run_name(variant_of(record))
+    home, images = ASSIGNMENTS / assignment, REPO / "images" / assignment
+    for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
-    write_whole(home / "runs" / f"{name}.ipynb", record.without_paths(notebook))
-    for figure in (folder / "figures" / f"{kind}.png" for kind in SHOWN):  # the others are in the notebook
+    atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
+    for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):  # the others are in the notebook
         if figure.exists():
-            shutil.copyfile(figure, REPO / "images" / assignment / f"{name}-{figure.name}")
+            shutil.copyfile(figure, images / f"{name}-{figure.name}")
     return name
 
 
-def check_fresh(notebook: Path) -> None:
-    """Raise ``CourseError`` for a notebook that is not one run from its top, without an error."""
-    try:
-        table = json.loads(notebook.read_text(encoding="utf-8"))
-        cells = [cell for cell in table["cells"] if cell["cell_type"] == "code"]
-        counts = [cell["execution_count"] for cell in cells]
-        kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CourseError(f"{notebook} is no notebook: {error!r}.") from error
-    if counts != list(range(1, len(cells) + 1)) or "error" in kinds:
-        raise CourseError(f"{notebook} is not one fresh run from its top to its end: its cells ran as {counts}.")
+def _not_its_variant(record: Record, changed: Sequence[str]) -> str:
+    ran = record["experiment"]
+    return f"is not {ran['assignment']}:{ran['variant']} as in variants.toml; it differs in {', '.join(changed)}."
 
 
-def _not_its_variant(found: record.Record, differ: Sequence[str]) -> str:
-    ran = found["experiment"]
-    return f"is not {ran['assignment']}:{ran['variant']} as variants.toml has it; it differs in {', '.join(differ)}."
-
-
-def require_sound() -> None:
-    """Raise ``CourseError`` with all ``faults`` of the published records, if there are any."""
-    if wrong := faults():
-        raise CourseError("\n".join(wrong))
-
-
-def faults() -> list[str]:
-    """What is wrong with the published records, a sentence each: changed after the run, of another experiment than
-    ``variants.toml`` has now, under another run's name, without their notebook.
+def find_problems() -> list[str]:
+    """What is wrong with the published records, a sentence each: edited after the run, of another experiment than
+    ``variants.toml`` has now, under another run's name, without a notebook.
     """
-    found = []
+    problems = []
     for path in sorted(ASSIGNMENTS.glob("*/results/*.json")):
         try:
-            run = record.read(path)
-            if differ := record.strays(run):
-                found.append(f"{path} {_not_its_variant(run, differ)}")
-            name = record.run_name(record.variant_of(run))
-            if (run["experiment"]["assignment"], name) != (path.parents[1].name, path.stem):
-                found.append(f"{path} is the record of {run['experiment']['assignment']}, {name}.")
+            record = read_record(path)
+            if changed := changed_settings(record):
+                problems.append(f"{path} {_not_its_variant(record, changed)}")
+            name = run_name(variant_of(record))
+            if (record["experiment"]["assignment"], name) != (path.parents[1].name, path.stem):
+                problems.append(f"{path} is the record of {record['experiment']['assignment']}, {name}.")
         except CourseError as error:
-            found.append(str(error))
+            problems.append(str(error))
         if not (path.parents[1] / "runs" / f"{path.stem}.ipynb").is_file():
-            found.append(f"{path} lacks its executed notebook.")
-    return found
+            problems.append(f"{path} has no executed notebook.")
+    return problems
 
 
-def report(check: bool = False) -> list[Path]:
-    """Write every README's tables; return the files that differed. With ``check`` nothing is written."""
+def update_readmes(check: bool = False) -> list[Path]:
+    """Write the blocks of every README; return the files that differed. With ``check`` nothing is written."""
     if not check:
         _draw_comparisons()
     changed = []
-    for path, blocks in _wanted().items():
+    for path, blocks in _expected_blocks().items():
         before = path.read_text(encoding="utf-8")
         after = before
         for name, text in blocks.items():
-            after = _fill(after, name, text, path)
+            after = _replace_block(after, name, text, path)
         if after != before:
             changed.append(path)
             if not check:
-                write_whole(path, after)
+                atomic_write(path, after)
     return changed
 
 
 def _draw_comparisons() -> None:
-    for name in experiment.assignments():
-        if runs := tables.compared(name):
-            title = f"{experiment.describe(name)['title']}: {' and '.join(runs)}"
+    for name in list_assignments():
+        if runs := tables.compared_histories(name):
+            title = f"{read_assignment(name)['title']}: {' and '.join(runs)}"
             plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
 
 
-def _wanted() -> dict[Path, dict[str, str]]:
-    names = experiment.assignments()
-    wanted = {REPO / "README.md": {"figure": _lead_figure(names),
-                                   "results": "\n\n".join(_section(name) for name in names)}}
+def _expected_blocks() -> dict[Path, dict[str, str]]:
+    names = list_assignments()
+    expected = {REPO / "README.md": {"figure": _lead_figure(names),
+                                     "results": "\n\n".join(_section(name) for name in names)}}
     for name in names:
-        home = ASSIGNMENTS / name / "README.md"
-        up = tables.results_table(name).replace(f"(assignments/{name}/", "(")
-        wanted[home] = {"results": up, "figures": _figures(name)}
-        text = home.read_text(encoding="utf-8")
-        wanted[home] |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
-    return wanted
+        path = ASSIGNMENTS / name / "README.md"
+        table = tables.results_table(name).replace(f"(assignments/{name}/", "(")
+        text = path.read_text(encoding="utf-8")
+        expected[path] = {"results": table, "figures": _figures(name)}
+        expected[path] |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
+    return expected
 
 
 def _section(assignment: str) -> str:
-    about = experiment.describe(assignment)
-    return (f"**[{about['title']}](assignments/{assignment}/README.md)** {address.badge(about['notebook'])}\n\n"
-            f"{tables.results_table(assignment, tables.SHORT)}")
+    about = read_assignment(assignment)
+    badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
+             f"({COLAB}github/{_address()}/blob/main/notebooks/{about['notebook']}.ipynb)")
+    return (f"**[{about['title']}](assignments/{assignment}/README.md)** {badge}\n\n"
+            f"{tables.results_table(assignment, tables.SHORT_COLUMNS)}")
+
+
+def _address() -> str:
+    """OWNER/NAME of the repository on GitHub: as the README has it now."""
+    found = re.search(rf"{re.escape(COLAB)}github/([\w.-]+/[\w.-]+)/blob", (REPO / "README.md").read_text("utf-8"))
+    return found[1] if found else PLACEHOLDER
 
 
 def _lead_figure(names: Sequence[str]) -> str:
-    """The mistakes of the most accurate published run that has a Grad-CAM of them."""
+    """Grad-CAM of the most accurate published run that has one."""
     found = [(run["final"]["accuracy"], f"images/{assignment}/{name}-grad_cam.png")
-             for assignment in names for name, run in record.results(assignment).items()]
+             for assignment in names for name, run in published_records(assignment).items()]
     found = [(accuracy, path) for accuracy, path in found if (REPO / path).exists()]
-    return f"![What a network looked at when it was surest and wrong]({max(found)[1]})" if found else "_No run yet._"
+    return f"![Grad-CAM of the most confident misclassifications]({max(found)[1]})" if found else "_No run yet._"
 
 
 def _figures(assignment: str) -> str:
     """The figures of the first run of every row in the table of results."""
     lines = []
-    if tables.compared(assignment):
+    if tables.compared_histories(assignment):
         lines.append(f"![comparison](../../images/{assignment}/comparison.png)")
-    for runs in tables.groups(assignment):
+    for runs in tables.group_runs(assignment):
         name = runs[0][0]
-        for kind in SHOWN:
+        for kind in FIGURES:
             if (REPO / "images" / assignment / f"{name}-{kind}.png").exists():
                 lines.append(f"![{kind.replace('_', ' ')}, {name}](../../images/{assignment}/{name}-{kind}.png)")
     return "\n\n".join(lines) or "_No run yet._"
 
 
-def _fill(text: str, name: str, content: str, path: Path) -> str:
-    begin, end = (marker.format(name=name) for marker in MARKERS)
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+def _replace_block(text: str, name: str, content: str, path: Path) -> str:
+    start, end = (marker.format(name=name) for marker in MARKERS)
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise CourseError(f"{path} must hold exactly one pair of markers: {begin} ... {end}")
-    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
+        raise CourseError(f"{path} must contain exactly one pair of markers: {start} ... {end}")
+    return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)

@@ -1,36 +1,32 @@
-"""Tables for READMEs and notebooks, in Markdown, from the published records alone."""
+"""Tables and texts for READMEs and notebooks, in Markdown, from the published records alone."""
 from __future__ import annotations
 
 import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 
-from course_utils.reporting import record
+from course_utils.config import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, total_epochs
 from course_utils.data.datasets import DATASETS
-from course_utils.config import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, describe, load, total_epochs
+from course_utils.reporting.record import Record, configured_epochs, is_full_length, published_records
 from course_utils.training.device import short_name
+from course_utils.variants import load_experiment, read_assignment
 
-COLUMNS = ("variant", "published (test)", "training, as augmented", "validation", "test accuracy, ours", "test loss",
+COLUMNS = ("variant", "original (test)", "training, augmented", "validation", "test accuracy, ours", "test loss",
            "epochs", "parameters", "training time", "machine", "data", "commit", "run")
-SHORT = tuple(name for name in COLUMNS
-              if name not in ("training, as augmented", "validation", "test loss", "data", "commit"))
+SHORT_COLUMNS = tuple(name for name in COLUMNS
+                      if name not in ("training, augmented", "validation", "test loss", "data", "commit"))
 WITHOUT_LINKS = COLUMNS[:-1]
-COMPARED = tuple(f.name for f in dataclasses.fields(Experiment) if f.name not in ("variant", "about", "stages"))
+COMPARED = tuple(f.name for f in dataclasses.fields(Experiment) if f.name not in ("variant", "about", "stages",
+                                                                                   "model_file"))
 
 
 def results_table(assignment: str, columns: Sequence[str] = COLUMNS) -> str:
-    """Markdown: one row for each variant, split and number of epochs, mean over its seeds, from the records alone.
+    """Markdown: one row for each variant, split and number of epochs, with the mean over its seeds.
 
-    Links to the executed notebooks are as seen from the repository's root.
+    Links to the executed notebooks are relative to the repository's root.
     """
-    rows = [dict(zip(COLUMNS, _row(assignment, runs))) for runs in groups(assignment)]
+    rows = [dict(zip(COLUMNS, _row(assignment, runs))) for runs in group_runs(assignment)]
     return _markdown([columns, *([row[name] for name in columns] for row in rows)]) if rows else "_No run yet._"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Plain text for a terminal: one line a row, its cells below each other."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -38,23 +34,23 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *rows])
 
 
-def groups(assignment: str) -> list[list[tuple[str, record.Record]]]:
-    """The results, runs that differ in their seed alone together, in the order of ``variants.toml``."""
-    order = list(describe(assignment)["variants"])
-    found: dict[tuple[int, str, int], list[tuple[str, record.Record]]] = {}
-    for name, run in record.results(assignment).items():
+def group_runs(assignment: str) -> list[list[tuple[str, Record]]]:
+    """The published runs, grouped where they differ in the seed alone, in the order of ``variants.toml``."""
+    order = list(read_assignment(assignment)["variants"])
+    found: dict[tuple[int, str, int], list[tuple[str, Record]]] = {}
+    for name, run in published_records(assignment).items():
         exp = run["experiment"]
         found.setdefault((order.index(exp["variant"]), _split(run), total_epochs(exp)), []).append((name, run))
     return [found[key] for key in sorted(found)]
 
 
-def _split(run: record.Record) -> str:
-    """The split's name where the data set offers a choice and the run held something out, else nothing."""
+def _split(run: Record) -> str:
+    """The split's name where the data set offers a choice and the run held images out, else nothing."""
     exp = run["experiment"]
-    return exp.get("split", "") if DATASETS[exp["dataset"]].tracks and exp["holdout"] else ""
+    return exp.get("split", "") if DATASETS[exp["dataset"]].has_tracks and exp["holdout"] else ""
 
 
-def _kept(run: record.Record) -> dict[str, float]:
+def _kept(run: Record) -> dict[str, float]:
     """The epoch whose weights were evaluated."""
     return run["history"][run.get("kept_epoch", len(run["history"])) - 1]
 
@@ -64,7 +60,7 @@ def _mean(values: Sequence[float], form: str = ".2f", spread: bool = False) -> s
     return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
 
 
-def _percent_and_loss(runs: Sequence[tuple[str, record.Record]], split: str) -> str:
+def _percent_and_loss(runs: Sequence[tuple[str, Record]], split: str) -> str:
     rows = [_kept(run) for _, run in runs]
     if f"{split}_loss" not in rows[0]:
         return "–"
@@ -72,55 +68,55 @@ def _percent_and_loss(runs: Sequence[tuple[str, record.Record]], split: str) -> 
     return f"{_mean(accuracies)} %, {_mean(losses, '.3f')}"
 
 
-def _row(assignment: str, runs: Sequence[tuple[str, record.Record]]) -> list[str]:
+def _row(assignment: str, runs: Sequence[tuple[str, Record]]) -> list[str]:
     exp, split = runs[0][1]["experiment"], _split(runs[0][1])
     variant, epochs = exp["variant"], total_epochs(exp)
-    whole = record.asked_epochs(runs[0][1])
-    length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule made for {epochs}"
+    whole = configured_epochs(runs[0][1])
+    length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule scaled to {epochs}"
     early = [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
              if len(run["history"]) < epochs]
     length += f" ({', '.join(early)})" if early else ""
-    if exp["keep"] == "best":
-        length += f", best kept: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
+    if exp["select_epoch"] == "best":
+        length += f", best epoch: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
     where = sorted({f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
                     for _, run in runs for part in run["sessions"]})
-    return [variant + (f", {split} split" if split else ""), describe(assignment)["published"].get(variant, ""),
+    return [variant + (f", {split} split" if split else ""), read_assignment(assignment)["published"].get(variant, ""),
             _percent_and_loss(runs, "train"), _percent_and_loss(runs, "val"),
             f"**{_mean([100 * run['final']['accuracy'] for _, run in runs], spread=True)} %** "
             f"({len(runs)} seed{'s' * (len(runs) > 1)})",
             _mean([run["final"]["loss"] for _, run in runs], ".3f"), length, f"{runs[0][1]['parameters']:,}",
             f"{_mean([run['seconds'] / 60 for _, run in runs], '.0f')} min", "; ".join(where),
-            _each(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs),
-            _each(f"`{(part.get('commit') or '–')[:7]}`" for _, run in runs for part in run["sessions"]),
+            _unique(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs),
+            _unique(f"`{(part.get('commit') or '–')[:7]}`" for _, run in runs for part in run["sessions"]),
             "<br>".join(f"seed {run['experiment']['seed']}: [notebook](assignments/{assignment}/runs/{name}.ipynb), "
                         f"[record](assignments/{assignment}/results/{name}.json)" for name, run in runs)]
 
 
-def _each(texts: Iterable[str]) -> str:
-    """Each once, in their order."""
+def _unique(texts: Iterable[str]) -> str:
+    """Each text once, in order."""
     return "<br>".join(dict.fromkeys(texts))
 
 
-def compared(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
+def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
     """Histories, by variant, of the runs that the assignment's ``compare`` names: of each the first of its longest.
 
-    Nothing unless there is a run of every one of them.
+    Empty unless there is a run of every one of them.
     """
-    longest: dict[str, record.Record] = {}
-    for runs in groups(assignment):  # in the order of epochs
+    longest: dict[str, Record] = {}
+    for runs in group_runs(assignment):  # in the order of epochs
         longest[runs[0][1]["experiment"]["variant"]] = runs[0][1]
-    wanted = describe(assignment)["compare"]
+    wanted = read_assignment(assignment)["compare"]
     return {name: longest[name]["history"] for name in wanted} if longest.keys() >= set(wanted) else {}
 
 
 def split_table(assignment: str) -> str:
-    """Markdown: what the held-out pictures promised and what the test images gave, by variant and split."""
-    head = ["variant", "split", "seeds", "held-out pictures, plain", "test images", "promised too much"]
+    """Markdown: accuracy on plain validation images and on test images, by variant and split."""
+    head = ["variant", "split", "seeds", "validation, plain", "test", "too optimistic by"]
     rows = []
-    for runs in groups(assignment):
-        if not all(run.get("held_out") for _, run in runs):
+    for runs in group_runs(assignment):
+        if not all(run.get("validation") for _, run in runs):
             continue
-        held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("held_out", "final"))
+        held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("validation", "final"))
         exp = runs[0][1]["experiment"]
         rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
                      f"{_mean(test, spread=True)} %", f"{_mean([h - t for h, t in zip(held, test)], '+.2f')} points"])
@@ -128,26 +124,24 @@ def split_table(assignment: str) -> str:
 
 
 def versions_table(assignment: str) -> str:
-    """Markdown: each variant as its difference from the one that it is ``like``, and what that brought, by the records
-    of runs with all their epochs.
-    """
-    about = describe(assignment)
-    whole = {}
-    for runs in groups(assignment):
-        if record.is_full(runs[0][1]):
-            whole[runs[0][1]["experiment"]["variant"]] = runs
-    rows = [["version", "differs from", "in", "that is", "published", "validation, ours", "test, ours"]]
-    for name, says in about["variants"].items():
-        exp, parent = load(assignment, name), says.get("like")
-        changes = "<br>".join(_differences(load(assignment, parent), exp)) if parent else "–"
-        ours = [_mean([100 * run[part]["accuracy"] for _, run in whole[name]], spread=True) + " %"
-                if name in whole and whole[name][0][1].get(part) else "–" for part in ("held_out", "final")]
+    """Markdown: each variant as its difference from the one that it extends, with the results of full runs."""
+    about = read_assignment(assignment)
+    full = {}
+    for runs in group_runs(assignment):
+        if is_full_length(runs[0][1]):
+            full[runs[0][1]["experiment"]["variant"]] = runs
+    rows = [["version", "differs from", "in", "that is", "original", "validation, ours", "test, ours"]]
+    for name, settings in about["variants"].items():
+        exp, parent = load_experiment(assignment, name), settings.get("extends")
+        changes = "<br>".join(_differences(load_experiment(assignment, parent), exp)) if parent else "–"
+        ours = [_mean([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
+                if name in full and full[name][0][1].get(part) else "–" for part in ("validation", "final")]
         rows.append([name, parent or "–", changes, exp.about, about["published"].get(name, "–"), *ours])
     return _markdown(rows)
 
 
 def _differences(old: Experiment, new: Experiment) -> list[str]:
-    """What differs, stage by stage; a stage that ``old`` does not have is told by its difference from the first."""
+    """What differs, stage by stage; a stage that ``old`` does not have is compared with the first."""
     lines = []
     for number in range(len(new.stages) + 1):
         before = old.stage(number) if number <= len(old.stages) else new.stage(0)
@@ -168,3 +162,31 @@ def _difference(name: str, before: object, after: object) -> str:
              for step in after if step not in before]
     gone = {step.name for step in before} - {step.name for step in after}
     return f"{name}: " + ", ".join([*steps, *(f"no {step}" for step in sorted(gone))])
+
+
+def recorded_accuracy(exp: Experiment) -> float | None:
+    """Mean test accuracy, 0 to 1, over the published full-length runs of this variant; ``None``: no run."""
+    runs = [run for run in published_records(exp.assignment).values()
+            if all(run["experiment"].get(name) == getattr(exp, name) for name in ("variant", "epochs"))]
+    return statistics.fmean(run["final"]["accuracy"] for run in runs) if runs else None
+
+
+def summary_markdown(record: Record) -> str:
+    """Markdown: what the run reached, on which data, how many images and seeds, on which machine."""
+    history, final, exp = record["history"], record["final"], record["experiment"]
+    per_class, validation = final["per_class"], record.get("validation")
+    ran, planned, configured = len(history), total_epochs(exp), configured_epochs(record)
+    stopped = "" if ran == planned else f", stopped early of {planned}"
+    short = "" if configured in (None, planned) else f" (its variant has {configured})"
+    stage = " of its last stage" if "stage" in history[-1] else ""
+    kept = (f"Epoch {record['kept_epoch']} was selected{stage} ({exp['split']} split); accuracy on plain validation "
+            f"images: {validation['accuracy']:.2%}. " if validation else "")
+    views = exp.get("tta_views", 0)
+    seen = f"mean of {views} augmented views and the plain image" if views else "plain images"
+    best, worst = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
+    return (f"**{record['data']['title']}, one run with seed {exp['seed']}:** test accuracy {final['accuracy']:.2%} "
+            f"({final['images']:,} images, {seen}) after {ran} epoch{'s' * (ran > 1)}{stopped}{short}, "
+            f"{record['seconds'] / 60:.1f} minutes of training on {record['sessions'][-1]['machine']} in "
+            f"{record['precision']}. Peak learning rate {record['lr']:.1e}. {kept}The training loss fell from "
+            f"{history[0]['train_loss']:.3f} to {history[-1]['train_loss']:.3f}; the test loss is {final['loss']:.3f}. "
+            f"Easiest class: {best} ({per_class[best]:.1%}); hardest: {worst} ({per_class[worst]:.1%}).")

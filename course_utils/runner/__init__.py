@@ -1,0 +1,1 @@
+"""Running many notebooks headless: one after the other, or several at a time."""

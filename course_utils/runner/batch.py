@@ -1,9 +1,10 @@
-"""Many notebooks headless, each in processes of its own: one a GPU, or some at a time on the CPU."""
+"""Many notebooks, headless: one on each GPU, or some at a time on the CPU."""
 from __future__ import annotations
 
 import contextlib
 import os
 import queue
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +15,19 @@ from typing import Any
 
 import torch
 
-from course_utils.models import custom as own
-from course_utils.reporting import record
-from course_utils.runner import execute as headless, processes, status
+from course_utils.config import ASSIGNMENTS, Experiment, describe_differences, locate_model
 from course_utils.errors import CourseError
-from course_utils.config import Experiment, describe, differences
-from course_utils.utils import REPO
-from course_utils.runner.status import Status
+from course_utils.reporting.record import Record, read_record
+from course_utils.reporting.run_folder import folder_of, reset
+from course_utils.runner.execute import check_parameters, run_notebook
+from course_utils.runner.status import BATCH_LOCK, Status, read_status, write_status
+from course_utils.training.device import describe_machine
+from course_utils.utils import REPO, folder_lock
+from course_utils.variants import read_assignment
 
-CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell, when it has the machine for itself
-STAGGER = 1  # seconds between the first starts: kernels that start together reach for the same ports
+CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell of a notebook that has the machine to itself
+STAGGER_SECONDS = 1  # between the first starts: kernels that start together compete for the same ports
+COST = ("assignment", "variant", "model", "data", "train_images", "engine")  # what the time of an epoch depends on
 
 
 @dataclass(frozen=True)
@@ -31,171 +35,182 @@ class Job:
     """One notebook to run."""
 
     exp: Experiment
-    folder: Path  # of the run; the executed notebook comes here as well
-    parameters: Mapping[str, Any]  # all of the notebook's that are given
+    folder: Path  # of the run; the executed notebook goes there as well
+    parameters: Mapping[str, Any]  # of the notebook
 
     @property
     def notebook(self) -> str:
-        return describe(self.exp.assignment)["notebook"]
+        return read_assignment(self.exp.assignment)["notebook"]
 
-    def status(self) -> Status:
-        """As its folder has it; before any run: waiting."""
-        return status.read_status(self.folder) or self.as_status("waiting")
+    def status(self, state: str = "waiting", **more: Any) -> Status:
+        """A status of this job."""
+        return Status(self.exp.assignment, self.exp.all_epochs, state, **more)
 
-    def as_status(self, state: str, **more: Any) -> Status:
-        exp = self.exp
-        return Status(exp.assignment, exp.variant, exp.seed, exp.all_epochs, state, **more)
-
-    def begin_anew(self) -> None:
-        """Remove what it would go on from, and what says that it is done."""
-        record.clear(self.folder)
-        (self.folder / "status.json").unlink(missing_ok=True)
-
-    def done(self) -> bool:
-        """Whether it has run to its end, as this very experiment: then a second batch leaves it alone."""
-        return self.differs() == [] and self.status().state == "done" and (
-            self.folder / f"{self.notebook}.ipynb").exists()
-
-    def differs(self) -> list[str] | None:
-        """In what the record in its folder is of another experiment; ``None`` where there is none that can be read."""
+    def record(self) -> Record | None:
+        """The record in its folder, if there is a readable one."""
         try:
-            found = record.read(self.folder / "record.json")["experiment"]
+            return read_record(self.folder / "record.json")
         except CourseError:
             return None
-        return differences(self.exp.as_dict(), found)
 
-    def stamp(self) -> int | None:
-        """When its record was written, in nanoseconds."""
-        path = self.folder / "record.json"
-        return path.stat().st_mtime_ns if path.exists() else None
+    def differences(self) -> list[str]:
+        """In what the finished run in its folder differs from this experiment."""
+        record = self.record()
+        return describe_differences(self.exp.as_dict(), record["experiment"]) if record else []
+
+    def is_done(self) -> bool:
+        """Whether this very experiment has finished: a second batch skips it."""
+        status = read_status(self.folder)
+        return (status is not None and status.state == "done" and self.record() is not None and not self.differences()
+                and (self.folder / f"{self.notebook}.ipynb").exists())
+
+    def reset(self) -> None:
+        """Remove checkpoints, record and status."""
+        reset(self.folder)
+        (self.folder / "status.json").unlink(missing_ok=True)
 
 
-def plan(experiments: Sequence[Experiment], parameters: Mapping[str, Any] | None = None,
-         output_dir: Path | None = None, again: bool = False) -> list[Job]:
-    """The jobs of a batch, each checked before anything starts: its notebook, its folder, who is at work there.
+def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any] | None = None,
+              output_dir: Path | None = None, restart: bool = False) -> list[Job]:
+    """The jobs of a batch, each checked before anything starts: its notebook, its folder, who uses that.
 
-    ``parameters`` are the notebook's own, besides VARIANT, PROFILE, SEED and OUTPUT_DIR. With ``again``, a finished run
-    of another experiment in a job's folder is none in its way. Raises ``CourseError``.
+    ``parameters`` are the notebook's, besides VARIANT, PROFILE, SEED and OUTPUT_DIR. With ``restart``, finished runs of
+    another experiment are replaced. Raises ``CourseError``.
     """
     jobs = []
     for exp in experiments:
         given = {"VARIANT": exp.variant, "PROFILE": exp.profile, "SEED": exp.seed} | dict(parameters or {})
-        if exp.model_file:  # the notebook runs in another folder
-            given["MODEL"] = own.absolute(exp.model)
-        folder = record.folder_of(exp, output_dir and whole(output_dir) / exp.assignment)
-        jobs.append(Job(exp, folder, given | {"OUTPUT_DIR": shown(folder.parent)}))
+        if "MODEL" in given and exp.model_file:  # the notebook runs in another folder
+            given["MODEL"] = ":".join(map(str, locate_model(exp.model)))
+        folder = folder_of(exp, output_dir and absolute_path(output_dir) / exp.assignment)
+        jobs.append(Job(exp, folder, given | {"OUTPUT_DIR": repo_relative(folder.parent)}))
     if len({job.folder for job in jobs}) < len(jobs):
         raise CourseError("Two of the runs are the same: name each once.")
-    for name, of_notebook in {job.notebook: job for job in jobs}.items():
-        headless.check_parameters(REPO / "notebooks" / f"{name}.ipynb", of_notebook.parameters)
+    for name, job in {job.notebook: job for job in jobs}.items():
+        check_parameters(REPO / "notebooks" / f"{name}.ipynb", job.parameters)
     for job in jobs:
-        _check_free(job, again)
+        folder_lock(job.folder).acquire()  # raises when a notebook uses it
+        folder_lock(job.folder).release()  # the notebook itself will take it
+        folder_lock(job.folder, BATCH_LOCK).acquire()
+        if (differences := job.differences()) and not restart and job.exp.profile == "full":
+            raise CourseError(f"{job.folder} holds a finished run of another experiment: choose another --output, or "
+                              "replace it by --restart. Differences:\n  " + "\n  ".join(differences))
     return jobs
 
 
-def _check_free(job: Job, again: bool) -> None:
-    now = job.status()
-    waits = now.state in ("waiting", "running")  # in another batch, perhaps
-    if number := processes.at_work(job.folder) or (processes.other_alive(now.process) if waits else None):
-        raise CourseError(f"Process {number} is at work in {job.folder}: wait for it, end it, or choose another "
-                          "--output.")
-    differ = job.differs()
-    if differ and not again and job.exp.profile == "full":
-        raise CourseError(f"{job.folder} holds a finished run of another experiment: choose another --output, or "
-                          "lose it by --again. What differs:\n  " + "\n  ".join(differ))
-
-
-def whole(folder: Path) -> Path:
-    """``folder`` as an absolute path, ``~`` resolved. Raises ``CourseError`` when there is no such user."""
+def absolute_path(folder: Path) -> Path:
+    """``folder`` as an absolute path, ``~`` expanded. Raises ``CourseError`` when there is no such user."""
     try:
         return folder.expanduser().resolve()
     except RuntimeError as error:
         raise CourseError(f"{folder}: {error}") from error
 
 
-def slots(jobs: int = 1) -> list[dict[str, str]]:
-    """Where runs may take place, as environment variables: each GPU once, else ``jobs`` shares of the processor."""
+def repo_relative(path: Path) -> str:
+    """``path`` as it may stand in a notebook: relative where it is inside the repository."""
+    return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else str(path)
+
+
+def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
+    """Environment variables of each place where a run may take place: each GPU, else ``jobs`` shares of the CPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        names = (listed or [str(number) for number in range(count)])[:count]  # CUDA leaves out those that are not there
-        return [{"CUDA_VISIBLE_DEVICES": name} | _share(cores, count) for name in names]
-    return [_share(cores, jobs)] * jobs
+        names = (listed or [str(number) for number in range(count)])[:count]
+        return [{"CUDA_VISIBLE_DEVICES": name} | _cpu_share(cores, count) for name in names]
+    return [_cpu_share(cores, jobs)] * jobs
 
 
-def _share(cores: int, places: int) -> dict[str, str]:
-    return {} if places == 1 else {"OMP_NUM_THREADS": str(max(1, cores // places))}
+def _cpu_share(cores: int, slots: int) -> dict[str, str]:
+    return {} if slots == 1 else {"OMP_NUM_THREADS": str(max(1, cores // slots))}
 
 
 class Batch:
-    """Runs jobs, as many at a time as there are ``places``; ``limit``: seconds a cell may take."""
+    """Runs jobs, as many at a time as there are ``slots``; ``limit``: seconds for one cell."""
 
-    def __init__(self, jobs: Sequence[Job], places: Sequence[Mapping[str, str]], limit: float | None = None) -> None:
-        self.jobs, self.limit, self.width = list(jobs), limit, len(places)
-        self.places: queue.Queue[tuple[int, Mapping[str, str]]] = queue.Queue()
-        for numbered in enumerate(places):
-            self.places.put(numbered)
-        self.found = [job.as_status("waiting", process=processes.this_process()) for job in self.jobs]
-        self.stopping = threading.Event()
+    def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], limit: float | None = None) -> None:
+        self.jobs, self.limit, self.width = list(jobs), limit, len(slots)
+        self.slots: queue.Queue[tuple[int, Mapping[str, str]]] = queue.Queue()
+        for numbered in enumerate(slots):
+            self.slots.put(numbered)
+        self.statuses = [job.status() for job in self.jobs]
+        self.stop = threading.Event()
 
-    def run(self, tell: Callable[[], None] = lambda: None) -> list[Status]:
-        """Run all; ``tell`` is called every second. One failure stops no other. Interrupted, it ends its children,
-        leaves what was not done as waiting, and raises ``KeyboardInterrupt``.
+    def run(self, on_tick: Callable[[], None] = lambda: None) -> list[Status]:
+        """Run all; one failure stops no other. ``on_tick`` is called every second.
+
+        Interrupted, it kills its children, leaves unfinished runs as waiting, and raises ``KeyboardInterrupt``.
         """
         with ThreadPoolExecutor(self.width) as pool:
             try:
                 for number in range(len(self.jobs)):
                     self._note(number, "waiting")
-                left = {pool.submit(self._one, number) for number in range(len(self.jobs))}
-                while left:
-                    finished, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
+                pending = {pool.submit(self._run_one, number) for number in range(len(self.jobs))}
+                while pending:
+                    finished, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                     for future in finished:
                         future.result()
-                    with contextlib.suppress(OSError):  # nobody listens any more
-                        tell()
+                    with contextlib.suppress(OSError):  # stdout was closed
+                        on_tick()
             except BaseException:
-                self.stopping.set()
+                self.stop.set()
                 raise
-        return list(self.found)
+        for job in self.jobs:
+            folder_lock(job.folder, BATCH_LOCK).release()
+        return list(self.statuses)
 
-    def _one(self, number: int) -> None:
-        place, environment = self.places.get()
-        begun = time.time()
+    def _run_one(self, number: int) -> None:
+        slot, environment = self.slots.get()
+        job, started = self.jobs[number], time.time()
         try:
-            if self.stopping.wait(place * STAGGER if number < self.width else 0):
+            if self.stop.wait(slot * STAGGER_SECONDS if number < self.width else 0):
                 return
-            self._note(number, "running", begun=begun)
-            state, message, accuracy = self._work(self.jobs[number], environment)
-            self._note(number, state, message=message, begun=begun, seconds=time.time() - begun, accuracy=accuracy)
-        except Exception as error:  # a full disk, a folder that is gone: no matter of the other runs
-            if self.stopping.is_set():  # or a server that Ctrl-C met while it began
+            self._note(number, "running", started_at=started)
+            limit = self.limit or CELL_SECONDS[job.exp.profile] * self.width
+            before = _modified(job.folder / "record.json")
+            state, message = run_notebook(job.notebook, job.parameters, job.folder, limit, environment, self.stop)
+            record = job.record()
+            if state == "done" and (record is None or _modified(job.folder / "record.json") == before):
+                state, message = "failed", f"the notebook ended, but {job.folder.name} holds no complete record of it"
+            elif state == "done" and (differences := job.differences()):
+                state, message = "failed", f"its record is of another experiment: {'; '.join(differences)}"
+            accuracy = record["final"]["accuracy"] if state == "done" else None
+            if self.stop.is_set() and state != "done":
                 self._note(number, "waiting")
             else:
-                self._note(number, "failed", message=f"{type(error).__name__}: {error}", begun=begun)
+                self._note(number, state, message=message, started_at=started, seconds=time.time() - started,
+                           accuracy=accuracy)
+        except Exception as error:  # a full disk, a removed folder: the other runs continue
+            self._note(number, "failed", message=f"{type(error).__name__}: {error}", started_at=started)
         finally:
-            self.places.put((place, environment))
-
-    def _work(self, job: Job, environment: Mapping[str, str]) -> tuple[str, str, float | None]:
-        limit = self.limit or CELL_SECONDS[job.exp.profile] * self.width
-        before = job.stamp()
-        state, message = headless.execute(job.notebook, job.parameters, job.folder, limit, environment, self.stopping)
-        if state == "done":
-            differ = job.differs()
-            if job.stamp() == before or differ is None:
-                return "failed", f"the notebook ended, but {job.folder.name} holds no whole record of it", None
-            if differ:
-                return "failed", f"its record is of another experiment: {'; '.join(differ)}", None
-            return "done", "", record.read(job.folder / "record.json")["final"]["accuracy"]
-        return ("waiting", "", None) if self.stopping.is_set() else (state, message, None)
+            self.slots.put((slot, environment))
 
     def _note(self, number: int, state: str, **more: Any) -> None:
-        job = self.jobs[number]
-        self.found[number] = job.as_status(state, process=processes.this_process(), **more)
-        with contextlib.suppress(OSError):  # it is kept in ``found`` as well
-            status.write_status(self.found[number], job.folder)
+        self.statuses[number] = self.jobs[number].status(state, **more)
+        with contextlib.suppress(OSError):  # it is kept in ``statuses`` as well
+            write_status(self.statuses[number], self.jobs[number].folder)
 
 
-def shown(path: Path) -> str:
-    """``path`` as it may stand in a notebook: relative to the repository where it lies inside."""
-    return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else str(path)
+def _modified(path: Path) -> int | None:
+    """When ``path`` was written, in nanoseconds."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def estimate_seconds(exp: Experiment) -> float | None:
+    """Seconds of training, by published runs of the same variant on a machine like this one; ``None``: unknown."""
+    times = []
+    for path in ASSIGNMENTS.glob(f"{exp.assignment}/results/*.json"):
+        with contextlib.suppress(CourseError):
+            record = read_record(path)
+            if (record["sessions"][-1]["machine"] == describe_machine()
+                    and all(record["experiment"].get(name) == exp.as_dict()[name] for name in COST)):
+                times.append(record["seconds"] / len(record["history"]))
+    return statistics.median(times) * exp.all_epochs if times else None
+
+
+def format_duration(seconds: float) -> str:
+    """40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

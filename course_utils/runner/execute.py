@@ -1,9 +1,12 @@
-"""One notebook headless: papermill in a process of its own, and what became of it, told from what it left."""
+"""One notebook, headless: papermill in a process of its own, and how it ended."""
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -12,130 +15,129 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course_utils.reporting import record
-from course_utils.runner import processes, warm
-from course_utils.errors import CourseError, unknown
-from course_utils.utils import DISK_FULL, REPO, free_words, write_whole
+import psutil
 
-MARGIN = 300  # seconds beyond what all cells may take, after which papermill itself is taken to hang
-SERVER_GONE = 255  # what multiprocessing takes for the exit code of a process whose server was killed
-GRACE = 10  # seconds that killed processes have to be gone
-NAMED = {"Diverged": "diverged", "NoMemory": "out of memory", "OutOfMemoryError": "out of memory",
-         "MemoryError": "out of memory"}  # by exception
-SIGNS = (  # at the beginning of what it, or papermill's log, ended with
-    ("out of memory", r"RuntimeError: .*(out of memory|not enough memory|can't allocate memory)"),
-    ("hung", r"[\w.]*CellTimeoutError: .*while it was being executed"),
-    ("died", r"[\w.]*DeadKernelError\b"),
-)
-NOT_STARTED = r"[Aa]ddress already in use|Kernel didn't respond|Kernel died before replying"  # worth another try
+from course_utils.errors import CourseError, unknown_name_error
+from course_utils.reporting.executed import strip_paths
+from course_utils.utils import DISK_FULL, REPO, atomic_write, format_free_space
+
+MARGIN_SECONDS = 300  # beyond the time limits of all cells, after which papermill itself is assumed to hang
+ERROR_PATTERNS = (  # state of a failed run, by the start of its error message
+    ("diverged", r"DivergenceError\b"),
+    ("out of memory", r"(OutOfMemoryError|MemoryError)\b|RuntimeError: .*(out of memory|not enough memory|"
+                      r"can't allocate memory)"),
+    ("timeout", r"[\w.]*CellTimeoutError: .*while it was being executed"),
+    ("killed", r"[\w.]*DeadKernelError\b"))
+NOT_STARTED = r"[Aa]ddress already in use|Kernel didn't respond|Kernel died before replying"  # worth a second try
 
 
-def execute(notebook: str, parameters: Mapping[str, Any], folder: Path, cell_seconds: float,
-            environment: Mapping[str, str], stopping: threading.Event) -> tuple[str, str]:
-    """Run ``notebooks/<notebook>.ipynb`` and leave it, executed, with a page of it, in ``folder``.
+def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cell_seconds: float,
+                 environment: Mapping[str, str], stop: threading.Event) -> tuple[str, str]:
+    """Execute ``notebooks/<notebook>.ipynb`` into ``folder``, with an HTML page of it; return its state and error.
 
-    Returns its state and, if something went wrong, the words for it. When ``stopping`` is set it is ended.
+    When ``stop`` is set, papermill and its kernel are killed.
     """
+    source = REPO / "notebooks" / f"{notebook}.ipynb"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        output, log = Path(scratch, f"{notebook}.ipynb"), Path(scratch, "log")
-        work = (REPO / "notebooks" / output.name, output, log, parameters, cell_seconds, environment, stopping)
-        code = _papermill(*work)
-        words = log.read_text(encoding="utf-8", errors="replace")
-        if code and not stopping.is_set() and re.search(NOT_STARTED, words):
-            code = _papermill(*work)
-            words = log.read_text(encoding="utf-8", errors="replace")
+        output, log = Path(scratch, source.name), Path(scratch, "log")
+        code = _papermill(source, output, log, parameters, cell_seconds, environment, stop)
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if code and not stop.is_set() and re.search(NOT_STARTED, text):
+            code = _papermill(source, output, log, parameters, cell_seconds, environment, stop)
+            text = log.read_text(encoding="utf-8", errors="replace")
         try:
-            error = _keep(output, folder, stopping) if output.exists() else ""
+            error = _save_executed(output, folder) if output.exists() and not stop.is_set() else ""
         except OSError as refused:
             code, error = code or 1, f"OSError: {refused}"
-        state, told = _verdict(code, error, words)
-        return state, told + _room(told, output, folder)
-
-
-def _room(told: str, output: Path, folder: Path) -> str:
-    """If it was the disk: where an executed notebook comes to lie, and what is free there."""
-    if not told.startswith("OSError") or not any(os.strerror(number) in told for number in DISK_FULL):
-        return ""
-    return (f" ({output.name} is written in {output.parent}, {free_words(output)}, and then moved to {folder}, "
-            f"{free_words(folder)})")
+        state, message = _classify(code, error, text)
+        return state, message + _disk_space_note(message, output, folder)
 
 
 def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, Any], cell_seconds: float,
-               environment: Mapping[str, str], stopping: threading.Event) -> int | None:
-    """Exit code; ``None`` when it took longer than all its cells may take together."""
-    until = time.monotonic() + cell_seconds * _code_cells(source) + MARGIN
-    process = warm.begin(source, output, parameters, REPO, cell_seconds, log, environment)
-    while process.is_alive() and time.monotonic() < until and not stopping.is_set():
-        process.join(0.2)
-    code = process.exitcode
-    if code in (None, SERVER_GONE):
-        processes.end_tree(process.pid, GRACE)
-        process.join(GRACE)
+               environment: Mapping[str, str], stop: threading.Event) -> int | None:
+    """Exit code; ``None`` after the time limits of all cells together."""
+    import yaml
+
+    cells = sum(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"])
+    deadline = time.monotonic() + cell_seconds * cells + MARGIN_SECONDS
+    encoded = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
+    command = [sys.executable, "-m", "papermill", str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
+               "--kernel", "python3", "--start-timeout", "120", "--execution-timeout", str(max(1, round(cell_seconds))),
+               "--parameters_base64", encoded]
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, **environment}, cwd=REPO,
+                                   start_new_session=True)
+    while process.poll() is None and time.monotonic() < deadline and not stop.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    code = process.poll()
+    if code is None:
+        kill_tree(process.pid)
+        process.wait()
     return code
 
 
-def _code_cells(source: Path) -> int:
-    return sum(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"])
+def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants: a notebook's kernel has a session of its own and would survive."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        top.suspend()  # so that it starts no more
+        for process in (*top.children(recursive=True), top):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
-def _keep(output: Path, folder: Path, stopping: threading.Event) -> str:
-    """Put an executed notebook without paths in its place, and a page of it beside it; return the error it ends with.
+def _save_executed(output: Path, folder: Path) -> str:
+    """Put an executed notebook without local paths, and an HTML page, into ``folder``; return the error it ends with.
 
-    The page is for reading alone: where it cannot be made, the run is none the worse.
+    The page is only for reading: where it cannot be made, the run is complete without it.
     """
     try:
-        text = record.without_paths(output)
-    except (OSError, ValueError, KeyError):
-        return ""  # cut while it was written
-    write_whole(folder / output.name, text)
-    page = (folder / output.name).with_suffix(".html")
-    page.unlink(missing_ok=True)
-    if not stopping.is_set():
-        try:
-            from nbconvert import HTMLExporter
+        text = strip_paths(output)
+    except (ValueError, KeyError):
+        return ""  # killed while it was written
+    atomic_write(folder / output.name, text)
+    try:
+        from nbconvert import HTMLExporter
 
-            write_whole(page, HTMLExporter().from_filename(str(folder / output.name))[0])
-        except Exception as error:  # whatever templates and converters may raise
-            print(f"no page of {output.name}: {error}", file=sys.stderr)
-    return _last_error(text)
-
-
-def _last_error(text: str) -> str:
-    """``Name: message`` of the exception that an executed notebook ended with, else nothing."""
-    found = [output for cell in json.loads(text)["cells"] for output in cell.get("outputs", ())
-             if output["output_type"] == "error"]
-    return f"{found[-1]['ename']}: {found[-1]['evalue']}" if found else ""
+        page = HTMLExporter().from_filename(str(folder / output.name))[0]
+        atomic_write((folder / output.name).with_suffix(".html"), page)
+    except Exception as error:  # whatever templates and converters may raise
+        print(f"no page of {output.name}: {error}", file=sys.stderr)
+    errors = [item for cell in json.loads(text)["cells"] for item in cell.get("outputs", ())
+              if item["output_type"] == "error"]
+    return f"{errors[-1]['ename']}: {errors[-1]['evalue']}" if errors else ""
 
 
-def _verdict(code: int | None, error: str, log: str) -> tuple[str, str]:
+def _classify(code: int | None, error: str, log: str) -> tuple[str, str]:
+    """State and message of a run by papermill's exit code, the notebook's error and papermill's log."""
     if code == 0:
         return "done", ""
     if code is None:
-        return "hung", "no end within the time limit of all its cells (--limit SECONDS is for one)"
-    if code == SERVER_GONE:
-        return "died", "it was ended, since the process that had begun it was killed"
+        return "timeout", "no end within the time limits of all cells (--limit SECONDS is that of one cell)"
     if code < 0 and not error:
-        return "died", f"papermill was ended by signal {-code}: out of memory?"
-    last = _last_exception(log)
-    if last.startswith("nbclient."):  # papermill's own words: then an error in the notebook is only what followed
-        error = ""
-    told = error or last or f"papermill ended with {code}"
-    named = NAMED.get(told.partition(":")[0])
-    state = named or next((state for state, sign in SIGNS if re.match(sign, told)), "failed")
-    return state, f"its kernel was killed: for want of memory? ({told})" if state == "died" else told
+        return "killed", f"papermill was killed by signal {-code}: out of memory?"
+    last = _last_error(log)
+    message = last if last.startswith("nbclient.") else error or last or f"papermill ended with exit code {code}"
+    state = next((state for state, pattern in ERROR_PATTERNS if re.match(pattern, message)), "failed")
+    return state, f"the kernel was killed: out of memory? ({message})" if state == "killed" else message
 
 
-def _last_exception(log: str) -> str:
-    """The line of it, else the last line that says anything."""
+def _last_error(log: str) -> str:
     lines = [line for line in log.splitlines() if line.strip()]
-    found = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
-    return (found or lines or [""])[-1]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (errors or lines or [""])[-1]
+
+
+def _disk_space_note(message: str, output: Path, folder: Path) -> str:
+    if not message.startswith("OSError") or not any(os.strerror(number) in message for number in DISK_FULL):
+        return ""
+    return (f" ({output.name} is written in {output.parent}, {format_free_space(output)}, and then moved to {folder}, "
+            f"{format_free_space(folder)})")
 
 
 def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:
-    """Raise ``CourseError`` for a parameter that the notebook does not have (papermill would only warn), and for a
-    notebook that is not there.
-    """
+    """Raise ``CourseError`` for a missing notebook or an unknown parameter (papermill would only warn)."""
     import papermill
 
     if not notebook.is_file():
@@ -143,4 +145,4 @@ def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:
     legal = papermill.inspect_notebook(str(notebook))
     for name in names:
         if name not in legal:
-            raise unknown(f"parameter of {notebook.name}", name, legal)
+            raise unknown_name_error(f"parameter of {notebook.name}", name, legal)

@@ -1,0 +1,40 @@
+"""Executed notebooks: without local paths, and one fresh run from the top."""
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from course_utils.errors import CourseError
+
+PATH_PARAMETERS = ("DATA_DIR", "OUTPUT_DIR", "MODEL")  # parameters of the notebooks that may name a folder
+
+
+def strip_paths(notebook: Path) -> str:
+    """The text of an executed notebook without the absolute paths that papermill stored in it."""
+    table = json.loads(notebook.read_text(encoding="utf-8"))
+    stored = table["metadata"].get("papermill", {})
+    for key in ("input_path", "output_path"):
+        if key in stored:
+            stored[key] = Path(stored[key]).name
+    for cell in table["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            absolute = re.compile(rf'^((?:{"|".join(PATH_PARAMETERS)}) = )"(?:/|[A-Za-z]:).*"')
+            cell["source"] = [absolute.sub(r'\1"..."', line) for line in cell["source"]]
+    for name in PATH_PARAMETERS:
+        if re.match("/|[A-Za-z]:", str(stored.get("parameters", {}).get(name))):
+            stored["parameters"][name] = "..."
+    return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
+
+
+def check_fresh_run(notebook: Path) -> None:
+    """Raise ``CourseError`` for a notebook that is not one complete run from its top, without an error."""
+    try:
+        table = json.loads(notebook.read_text(encoding="utf-8"))
+        cells = [cell for cell in table["cells"] if cell["cell_type"] == "code"]
+        counts = [cell["execution_count"] for cell in cells]
+        kinds = {output["output_type"] for cell in cells for output in cell["outputs"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{notebook} is not a notebook: {error!r}.") from error
+    if counts != list(range(1, len(cells) + 1)) or "error" in kinds:
+        raise CourseError(f"{notebook} is not one fresh run from top to bottom: its cells ran as {counts}.")
