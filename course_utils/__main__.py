@@ -3,11 +3,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import locale
-import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,49 +37,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m course_utils", description="The course from the command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    root = {"type": Path, "help": "folder of all data sets (default: $COURSE_DATA, else data/)"}
 
-    data = commands.add_parser("data", help="download a data set and prepare it as arrays")
+    def command(function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(function.__name__.removeprefix("_"), help=text)
+        found.set_defaults(command=function)
+        return found
+
+    data = command(_data, "download a data set and prepare it as arrays")
     data.add_argument("name", help="cifar10, gtsrb or stl10")
-    data.add_argument("--root", **root)
-    data.set_defaults(command=_data)
-
-    run = commands.add_parser("run", help="run notebooks headless and print a table of results")
+    run = command(_run, "run notebooks headless and print a table of results")
     run.add_argument("experiments", nargs="*", metavar="ASSIGNMENT[:VARIANT]", help="default: every assignment")
     run.add_argument("--profile", default="smoke", choices=PROFILES, help="smoke (default): on synthetic data")
     run.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2", help="one run for each (default: 0)")
     run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                      help="a parameter of the notebook, such as epochs=5 or split=random; may be repeated")
     run.add_argument("--jobs", type=_count, default=1, help="runs at a time on the CPU, sharing its cores (default: 1)")
-    run.add_argument("--output", type=Path, metavar="DIR", help="where each run makes its folder (default: outputs/)")
     run.add_argument("--restart", action="store_true", help="start all runs from the beginning, finished ones too")
     run.add_argument("--limit", type=_count, metavar="SECONDS", help="of a cell (default: 300 per job; full: a week)")
-    run.set_defaults(command=_run)
-
-    status = commands.add_parser("status", help="show the state of all runs in a folder")
-    status.add_argument("--output", type=Path, metavar="DIR", help="the folder given to `run` (default: outputs/)")
-    status.set_defaults(command=_status)
-
-    report = commands.add_parser("report", help="write the READMEs' tables from the records")
+    status = command(_status, "show the state of all runs in a folder")
+    report = command(_report, "write the READMEs' tables from the records")
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a README differs")
-    report.set_defaults(command=_report)
-
-    check = commands.add_parser("check", help="check a network against its assignment's rules")
+    check = command(_check, "check a network against its assignment's rules")
     check.add_argument("assignment")
     check.add_argument("--variant", help="default: the notebook's")
     check.add_argument("--model", metavar="FILE.py:CLASS", help="a custom network, or another of the course's")
-    check.set_defaults(command=_check)
-
-    compare = commands.add_parser("compare", help="two runs side by side: settings, curves, classes, changed images")
+    compare = command(_compare, "two runs side by side: settings, curves, classes, changed images")
     compare.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, a record, or a published run's name")
-    compare.add_argument("--output", type=Path, metavar="DIR", help="of its figures (default: outputs/compare/)")
-    compare.add_argument("--root", **root)
-    compare.set_defaults(command=_compare)
-
-    publish = commands.add_parser("publish", help="make a finished full run a published result")
+    publish = command(_publish, "make a finished full run a published result")
     publish.add_argument("folder", type=Path, help="the run's folder, with record.json")
     publish.add_argument("notebook", type=Path, nargs="?", help="the executed one (default: in the folder)")
-    publish.set_defaults(command=_publish)
+    for some in (data, compare):
+        some.add_argument("--root", type=Path, help="folder of all data sets (default: $COURSE_DATA, else data/)")
+    for some in (run, status, compare):
+        some.add_argument("--output", type=Path, metavar="DIR", help="folder of the runs or figures (default: outputs/)")
     return parser
 
 
@@ -132,9 +120,6 @@ def _run(args: argparse.Namespace) -> int:
     jobs = batch.plan_jobs(experiments, {name.upper(): value for name, value in changes.items()}, args.output,
                            args.restart)
     folders, todo = [job.folder for job in jobs], [job for job in jobs if args.restart or not job.is_done()]
-    for job in todo:
-        if (seconds := batch.estimate_seconds(job.exp)) and job.exp.profile == "full":
-            print(f"{job.folder.name}: about {batch.format_duration(seconds)} of training, by an earlier run")
     for job in todo if args.restart else ():
         job.reset()
     runner = batch.Batch(todo, batch.worker_slots(min(args.jobs, len(todo)) or 1), args.limit)
@@ -239,13 +224,5 @@ def _publish(args: argparse.Namespace) -> int:
     return 0
 
 
-def _use_utf8() -> None:
-    """Restart in Python's UTF-8 mode where the locale has fewer characters than a path or a notebook may contain."""
-    os.environ["PYTHONUTF8"] = "1"
-    if os.name == "posix" and not sys.flags.utf8_mode and locale.getencoding().upper() != "UTF-8":
-        os.execv(sys.executable, [sys.executable, "-m", "course_utils", *sys.argv[1:]])
-
-
 if __name__ == "__main__":
-    _use_utf8()
     sys.exit(main())

@@ -6,13 +6,12 @@ invalid values raise ``CourseError`` and list what is legal.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from course_utils.errors import CourseError, unknown_name_error
+from course_utils.model_names import display_name
 from course_utils.utils import REPO
 
 ASSIGNMENTS = REPO / "assignments"
@@ -81,8 +80,7 @@ class Experiment:
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware supports it
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_values(self)
+        _check(self)
         for number in range(1, len(self.stages) + 1):
             self.stage(number)
 
@@ -119,12 +117,13 @@ class Experiment:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, equal for equal experiments."""
-        settings = dataclasses.asdict(self) | {"model": display_name(self.model)}
-        for name in TRANSFORM_LISTS:
-            settings[name] = _describe_steps(getattr(self, name))
-        settings["stages"] = [dict(stage) | {name: _describe_steps(stage[name]) for name in TRANSFORM_LISTS
-                                             if name in stage} for stage in self.stages]
-        return settings
+        def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return dict(settings) | {name: [{"name": s.name, "p": s.p, **s.settings} for s in settings[name]]
+                                     for name in TRANSFORM_LISTS if name in settings}
+
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return plain(settings) | {"model": display_name(self.model), "model_settings": dict(self.model_settings),
+                                  "stages": [plain(stage) for stage in self.stages]}
 
     def table(self) -> str:
         """All settings as lines of text."""
@@ -150,34 +149,27 @@ CHOICES = {
 POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "step_epochs", "passes_per_epoch",
             "train_images", "test_image_size", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
-          "l1": (0.0, 1.0), "tta_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1)}
+          "l1": (0.0, 1.0), "tta_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1),
+          "lr_finder_steps": (10, 10**6)}
 
 
-def _check_types(exp: Experiment) -> None:
-    """Raise ``CourseError`` for a value of a wrong type; an int becomes a float where the field is one."""
+def _check(exp: Experiment) -> None:
+    """Raise ``CourseError`` for a wrong type or value; an int becomes a float where the field is one."""
     hints = get_type_hints(Experiment)
     for name in hints.keys() - {*TRANSFORM_LISTS, "model_settings", "stages"}:
         value, legal = getattr(exp, name), getattr(hints[name], "__args__", (hints[name],))
         if float in legal and type(value) is int and abs(value) < 2**63:  # a larger int may not fit into a float
-            object.__setattr__(exp, name, float(value))
-        elif type(value) not in legal:
+            value = float(value)
+            object.__setattr__(exp, name, value)
+        if type(value) not in legal:
             names = " or ".join("None" if t is type(None) else t.__name__ for t in legal)
             raise CourseError(f"{name} = {value!r}: must be {names}.")
-
-
-def _check_values(exp: Experiment) -> None:
-    for name, legal in CHOICES.items():
-        if getattr(exp, name) not in legal:
-            raise unknown_name_error(name, getattr(exp, name), legal)
-    for name in POSITIVE:
-        value = getattr(exp, name)
-        if value is not None and not 0 < value < float("inf"):
+        if name in CHOICES and value not in CHOICES[name]:
+            raise unknown_name_error(name, value, CHOICES[name])
+        if name in POSITIVE and value is not None and not 0 < value < float("inf"):
             raise CourseError(f"{name} = {value!r}: must be greater than 0.")
-    for name, (low, high) in RANGES.items():
-        if not low <= getattr(exp, name) <= high:
-            raise CourseError(f"{name} = {getattr(exp, name)!r}: must be between {low} and {high}.")
-    if exp.lr_finder_steps < 10:
-        raise CourseError(f"lr_finder_steps = {exp.lr_finder_steps}: must be at least 10.")
+        if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+            raise CourseError(f"{name} = {value!r}: must be between {RANGES[name][0]} and {RANGES[name][1]}.")
     if exp.schedule == "one_cycle" and not 0 < exp.peak_epoch < exp.epochs:
         raise CourseError(f"peak_epoch = {exp.peak_epoch}: must be between 0 and epochs = {exp.epochs}.")
     if (exp.select_epoch == "best" or exp.patience is not None) and exp.holdout == 0:
@@ -217,37 +209,3 @@ def _scale_stage(stage: Mapping[str, Any], epochs: int, factor: float) -> dict[s
     after = max(1, round(before * factor))
     times = {name: stage[name] * after / before for name in ("peak_epoch", "step_epochs") if name in stage}
     return dict(stage) | times | {"epochs": after}
-
-
-def _describe_steps(steps: Iterable[Transform]) -> list[dict[str, Any]]:
-    return [{"name": step.name, "p": step.p, **step.settings} for step in steps]
-
-
-def is_custom(model: str) -> bool:
-    """Whether ``model`` names a network in a file (``FILE.py:CLASS``) and not one of ``models.MODELS``."""
-    return ":" in model or model.endswith(".py")
-
-
-def locate_model(model: str) -> tuple[Path, str]:
-    """File and class of ``FILE.py:CLASS``. A relative FILE is searched here, in the repository and in its notebooks.
-
-    Raises ``CourseError`` for another form and for a missing file.
-    """
-    file, _, attribute = model.rpartition(":")
-    if not file.endswith(".py") or not attribute.isidentifier():
-        raise CourseError(f"{model!r}: a custom network is named FILE.py:CLASS, such as my_net.py:Net.")
-    places = [folder / Path(file).expanduser() for folder in (Path.cwd(), REPO, REPO / "notebooks")]
-    for path in places:
-        if path.is_file():
-            return path.resolve(), attribute
-    raise CourseError(f"{model}: there is no {' and no '.join(str(path) for path in dict.fromkeys(places))}.")
-
-
-def display_name(model: str) -> str:
-    """``model`` without folders, as records show it."""
-    return Path(model).name if is_custom(model) else model
-
-
-def file_hash(model: str) -> str:
-    """SHA-256 of a custom network's file, by which a run detects that it was edited."""
-    return hashlib.sha256(locate_model(model)[0].read_bytes()).hexdigest()

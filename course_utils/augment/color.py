@@ -42,7 +42,6 @@ class ToGray:
     randoms: ClassVar[int] = 0
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
-        """As for every transform here."""
         gray = _constant(LUMA * 3, x.device).view(3, 3)  # equal rows: all channels become the same
         matrix = torch.where(apply.view(-1, 1, 1), gray, torch.eye(3, device=x.device))
         return torch.bmm(matrix, x.flatten(2)).view(x.shape)
@@ -62,7 +61,6 @@ class ColorJitter:
     randoms: ClassVar[int] = 4
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
-        """As for every transform here."""
         before, factor = x, []
         for k, amount in enumerate((self.brightness, self.contrast, self.saturation)):
             low, high = factor_range(amount)
@@ -87,7 +85,6 @@ class ColorMatrix(ColorJitter):
     """
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
-        """As for every transform here."""
         weights = _constant(LUMA, x.device)
         ranges = zip(*map(factor_range, (self.brightness, self.contrast, self.saturation)))
         low, high = (_constant(values, x.device) for values in ranges)

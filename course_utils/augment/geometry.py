@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 
-class _Flip:
-    axes: ClassVar[tuple[int, ...]]  # of (B, 3, H, W)
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Mirror left and right."""
+
+    axes: ClassVar[tuple[int, ...]] = (3,)  # of (B, 3, H, W)
     randoms: ClassVar[int] = 0
     border: ClassVar[str | None] = None
 
@@ -27,25 +30,16 @@ class _Flip:
         return torch.where(apply.view(-1, 1, 1, 1), x.flip(self.axes), x)
 
 
-@dataclass(frozen=True)
-class HorizontalFlip(_Flip):
-    """Mirror left and right."""
-
-    axes: ClassVar[tuple[int, ...]] = (3,)
-
-
-@dataclass(frozen=True)
-class VerticalFlip(_Flip):
+class VerticalFlip(HorizontalFlip):
     """Mirror top and bottom."""
 
-    axes: ClassVar[tuple[int, ...]] = (2,)
+    axes = (2,)
 
 
-@dataclass(frozen=True)
-class FlipBoth(_Flip):
+class FlipBoth(HorizontalFlip):
     """Mirror in both directions: a rotation by 180 degrees."""
 
-    axes: ClassVar[tuple[int, ...]] = (3, 2)
+    axes = (3, 2)
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,6 @@ class EnlargeCrop:
     border: ClassVar[str | None] = None
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
-        """(B, 3, 3), as for every transform here."""
         return _scaling(u, 1 / self.scale, 1 / self.scale)
 
 
@@ -108,7 +101,6 @@ class Resize:
     border: ClassVar[str | None] = None
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
-        """(B, 3, 3), as for every transform here."""
         return _scaling(u, size / self.size, size / self.size)
 
 
@@ -128,7 +120,6 @@ class RandomResizedCrop:
     border: ClassVar[str | None] = None
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
-        """(B, 3, 3), as for every transform here."""
         width, height = self._crop_size(u[:, 2:], size)
         out = torch.zeros(len(u), 3, 3, device=u.device)
         out[:, 2, 2] = 1

@@ -16,11 +16,9 @@ from course_utils.errors import CourseError, DiskFullError
 from course_utils.utils import DISK_FULL, disk_error
 
 TIMEOUT = 30.0  # seconds without a single byte
-DEADLINE = 1800.0  # seconds for a file from one mirror; the last mirror has LAST_FACTOR times as long,
-LAST_FACTOR = 8  # since nothing faster is left
+DEADLINE = 1800.0  # seconds for a file from one mirror; the last mirror has eight times as long
 CHUNK = 1 << 20  # bytes
-LARGEST = 1 << 30  # bytes; no file that the course needs is larger
-NETWORK_ERRORS = (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError)
+ERRORS = (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError)
 
 
 def file_md5(path: Path) -> str:
@@ -60,7 +58,20 @@ def download_members(mirrors: Sequence[str], folder: Path, members: Mapping[str,
     def get(url: str, limit: float) -> None:
         missing = {name: md5 for name, md5 in members.items()
                    if not (folder / name).is_file() or file_md5(folder / name) != md5}
-        _stream_members(url, folder, missing, log, limit, timeout)
+        with (urllib.request.urlopen(url, timeout=timeout) as reply,
+              tarfile.open(fileobj=_Reply(reply, limit), mode="r|gz") as tar):
+            while missing and (member := tar.next()):
+                name = Path(member.name).name
+                if name in missing and member.isfile():
+                    data = tar.extractfile(member).read()
+                    if (found := hashlib.md5(data).hexdigest()) != missing.pop(name):
+                        raise CourseError(f"sent another {name} (MD5 {found}, not {members[name]})")
+                    part = folder / f"{name}.part"
+                    part.write_bytes(data)
+                    os.replace(part, folder / name)
+                    log(f"  {name}: {member.size / 1e6:.1f} MB, MD5 checked")
+        if missing:
+            raise CourseError(f"the archive ended without {', '.join(missing)}")
 
     _try_mirrors(mirrors, get, folder, log, deadline)
 
@@ -72,9 +83,8 @@ def _try_mirrors(mirrors: Sequence[str], get: Callable[[str, float], None], fold
     for url in mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            get(url, deadline * (LAST_FACTOR if url == mirrors[-1] else 1))
-            return
-        except NETWORK_ERRORS as error:
+            return get(url, deadline * (8 if url == mirrors[-1] else 1))
+        except ERRORS as error:
             if getattr(error, "errno", None) in DISK_FULL:
                 raise DiskFullError(f"{folder} is full: {disk_error(error, folder)}. Free some space, or choose "
                                     "another folder by --root or COURSE_DATA, and run this again.") from error
@@ -98,31 +108,6 @@ class _Reply:
         return chunk
 
 
-def _stream_members(url: str, folder: Path, missing: dict[str, str], log: Callable[[str], None], limit: float,
-                    timeout: float) -> None:
-    with (urllib.request.urlopen(url, timeout=timeout) as reply,
-          tarfile.open(fileobj=_Reply(reply, limit), mode="r|gz") as tar):
-        while missing and (member := tar.next()):
-            name = Path(member.name).name
-            if name not in missing or not member.isfile():
-                continue
-            if member.size > LARGEST:
-                raise CourseError(f"its {name} has {member.size:,} bytes: refused")
-            data = tar.extractfile(member).read()
-            if (found := hashlib.md5(data).hexdigest()) != missing[name]:
-                raise CourseError(f"sent another {name} (MD5 {found}, not {missing[name]})")
-            part = folder / f"{name}.part"
-            try:
-                part.write_bytes(data)
-                os.replace(part, folder / name)
-            finally:
-                part.unlink(missing_ok=True)
-            del missing[name]
-            log(f"  {name}: {member.size / 1e6:.1f} MB, MD5 checked")
-    if missing:
-        raise CourseError(f"the archive ended without {', '.join(missing)}")
-
-
 def _download(url: str, part: Path, log: Callable[[str], None], limit: float, timeout: float) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -139,11 +124,9 @@ def _download(url: str, part: Path, log: Callable[[str], None], limit: float, ti
         with part.open("ab" if have else "wb") as file:
             while chunk := source.read(CHUNK):
                 file.write(chunk)
-                if max(total, have + source.received) > LARGEST:
-                    raise CourseError(f"sends more than {LARGEST >> 20} MiB: refused")
                 if time.monotonic() - logged > 5:
                     logged = time.monotonic()
                     log(f"  {(have + source.received) / 1e6:.0f} of {total / 1e6:.0f} MB")
-        if total and have + source.received < total:
-            raise CourseError(f"interrupted after {(have + source.received) / 1e6:.1f} of {total / 1e6:.1f} MB (kept, "
-                              "to resume)")
+        received = have + source.received
+        if received < total:
+            raise CourseError(f"interrupted after {received / 1e6:.1f} of {total / 1e6:.1f} MB (kept, to resume)")

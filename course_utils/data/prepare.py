@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 
 from course_utils.data.download import download, download_members, file_md5
-from course_utils.data.formats import SPLITS, Arrays
-from course_utils.data.sources import SOURCES, Source
+from course_utils.data.sources import SOURCES, SPLITS, Arrays, Source, read_files
 from course_utils.errors import CourseError, DiskFullError, unknown_name_error
 from course_utils.utils import REPO, atomic_write, disk_error
-
-KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -48,12 +45,11 @@ def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in meta["sha256"]}
-        missing = [key for key in (*KEYS, "classes") if key not in {*arrays, *meta}]
+        _check_arrays(arrays, folder, len(meta["classes"]))
+    except CourseError:
+        raise
     except Exception as error:  # whatever NumPy may raise for a damaged header
-        raise CourseError(f"{folder} holds damaged arrays ({error}). Delete it and prepare again.") from error
-    if missing:
-        raise CourseError(f"{folder} has no {', '.join(missing)}. Delete it and prepare again.")
-    _check_arrays(arrays, folder, len(meta["classes"]))
+        raise CourseError(f"{folder} holds damaged arrays ({error!r}). Delete it and prepare again.") from error
     for key, array in arrays.items():
         if sha256(array) != meta["sha256"][key]:
             raise CourseError(f"{folder / key}.npy is not the array that its meta.json names (SHA-256 differs): it was "
@@ -65,12 +61,10 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], where: Path, classes: int) -
     for split in SPLITS:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise CourseError(f"{where}: {split}_images must be uint8 N x H x W x 3, not {images.dtype} "
-                              f"{images.shape}.")
-        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-            raise CourseError(f"{where}: {split}_labels must be int64, one per image ({len(images)}), not "
-                              f"{labels.dtype} {labels.shape}.")
-        if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
+            raise CourseError(f"{where}: {split}_images must be uint8 N x H x W x 3: {images.dtype} {images.shape}.")
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1] or not len(labels):
+            raise CourseError(f"{where}: {split}_labels must be int64, one per image: {labels.dtype} {labels.shape}.")
+        if labels.min() < 0 or labels.max() >= classes:
             raise CourseError(f"{where}: {split}_labels must be in 0..{classes - 1}.")
 
 
@@ -99,13 +93,11 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
 
 
 def _find(name: str, root: Path, source: Source, log: Callable[[str], None]) -> tuple[Arrays, str]:
-    places = (root / name, root)
-    for place in places:
+    published = ", ".join(archive.name for archive in source.archives)
+    for place in (root / name, root):
         for marker, read in source.layouts.items():
             if (place / marker).exists():
-                return read((place / marker).parent), marker.split("/")[0]
-    published = ", ".join(archive.name for archive in source.archives)
-    for place in places:
+                return read_files(read, (place / marker).parent), marker.split("/")[0]
         if all((place / archive.name).is_file() for archive in source.archives):
             return _read_archives(place, source), published
     log(f"{name}: nothing found in {root}; downloading {', '.join(source.members) or published}")
@@ -114,7 +106,7 @@ def _find(name: str, root: Path, source: Source, log: Callable[[str], None]) -> 
             marker, read = next(iter(source.layouts.items()))
             home = (root / name / marker).parent
             download_members(source.archives[0].mirrors, home, source.members, log)
-            return read(home), published
+            return read_files(read, home), published
         for archive in source.archives:
             download(archive.mirrors, root / archive.name, archive.md5, log)
         return _read_archives(root, source), published
@@ -132,7 +124,7 @@ def _read_archives(folder: Path, source: Source) -> Arrays:
         if (found := file_md5(folder / archive.name)) != archive.md5:
             raise CourseError(f"{folder / archive.name} has MD5 {found}, published is {archive.md5}: damaged. "
                               "Delete it and try again.")
-    return source.read([folder / archive.name for archive in source.archives])
+    return read_files(source.read, [folder / archive.name for archive in source.archives])
 
 
 def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
@@ -142,8 +134,7 @@ def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tupl
         for key, array in arrays.items():
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-            atomic_write(folder / f"{key}.npy", header.getvalue(),
-                         memoryview(np.ascontiguousarray(array)).cast("B"))
+            atomic_write(folder / f"{key}.npy", header.getvalue(), memoryview(np.ascontiguousarray(array)).cast("B"))
         meta = {"name": folder.name, "image_size": arrays["train_images"].shape[1], "classes": list(classes),
                 "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS}, "source": origin,
                 "sha256": {key: sha256(array) for key, array in arrays.items()}}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course_utils.data.formats import GTSRB_CLASSES, GTSRB_SIZE, STL10_SIZE
+from course_utils.data.sources import GTSRB_CLASSES, GTSRB_SIZE, STL10_SIZE
 from course_utils.errors import unknown_name_error
 
 SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",

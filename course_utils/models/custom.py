@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from course_utils.config import is_custom, locate_model
 from course_utils.errors import CourseError, unknown_name_error
+from course_utils.model_names import is_custom, locate_model
 
 
 def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.Module:
@@ -33,11 +33,11 @@ def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.M
 
 def _find_class(path: Path, attribute: str) -> Callable[..., nn.Module]:
     module = _report_errors(path, lambda: _import_file(path))
-    if not hasattr(module, attribute):
+    make = getattr(module, attribute, None)
+    if make is None:
         here = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)
                 and value.__module__ == module.__name__]
         raise unknown_name_error(f"network of {path.name}", attribute, here)
-    make = getattr(module, attribute)
     if not callable(make) or isinstance(make, nn.Module):
         raise CourseError(f"{attribute} of {path.name} is a {type(make).__name__}: it must be a class of "
                           "torch.nn.Module, or a function that makes one.")
@@ -110,7 +110,5 @@ def error_with_source_line(name: str, error: Exception) -> CourseError | None:
 
 def _with_source_line(path: Path, error: Exception) -> CourseError | None:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == path.parent]
-    if not frames:
-        return None
-    file, line, place = Path(frames[-1].filename), frames[-1].line, f"line {frames[-1].lineno}, in {frames[-1].name}"
-    return CourseError(f"{file.name}, {place}:\n    {line}\n{type(error).__name__}: {error}")
+    return CourseError(f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name}:\n"
+                       f"    {frames[-1].line}\n{type(error).__name__}: {error}") if frames else None

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -68,28 +68,6 @@ def accepts_size(model: nn.Module, size: int) -> bool:
     return True
 
 
-def block_sizes(model: nn.Module, input_size: Shape) -> list[tuple[str, Shape]]:
-    """(name, output size) of each block in order of execution; a block is a direct child of ``model``.
-
-    What ``forward`` does between two of them (a residual sum, a reshape) is a row of its own, named after the block
-    that receives it. ``input_size`` is (N, C, H, W).
-    """
-    rows: list[tuple[str, Shape]] = []
-    last: list[Tensor] = []
-
-    def note_input(name: str, x: Tensor) -> None:
-        if last and x is not last[-1]:
-            kind = "sum" if x.shape == last[-1].shape else "reshape"
-            rows.append((f"{kind}, into {name}", tuple(x.shape)))
-
-    def note_output(name: str, output: Tensor) -> None:
-        rows.append((name, tuple(output.shape)))
-        last.append(output)
-
-    _run_once(model, input_size, dict(model.named_children()), note_output, note_input)
-    return rows
-
-
 def map_sizes(model: nn.Module, input_size: Shape) -> dict[str, int]:
     """Blocks whose output is a feature map (N, C, size, size), size > 1, with that size, in order of execution.
 
@@ -102,23 +80,18 @@ def map_sizes(model: nn.Module, input_size: Shape) -> dict[str, int]:
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
             sizes[name] = output.shape[-1]
 
-    _run_once(model, input_size, {name: module for name, module in model.named_modules() if name}, note_output)
+    hooks = [module.register_forward_hook(lambda _, __, output, name=name: note_output(name, output))
+             for name, module in model.named_modules() if name]
+    try:
+        _run_once(model, input_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
     depth = min((name.count(".") for name in sizes), default=0)
     return {name: size for name, size in sizes.items() if name.count(".") == depth}
 
 
-def _run_once(model: nn.Module, input_size: Shape, modules: dict[str, nn.Module] | None = None,
-              note_output: Callable[[str, Any], None] | None = None,
-              note_input: Callable[[str, Tensor], None] | None = None) -> None:
-    """Run ``model`` on zeros in eval mode and report inputs and outputs of ``modules``."""
-    hooks = []
-    for name, module in (modules or {}).items():
-        if note_input:
-            hooks.append(module.register_forward_pre_hook(lambda _, inputs, name=name: note_input(name, inputs[0])))
-        hooks.append(module.register_forward_hook(lambda _, __, output, name=name: note_output(name, output)))
-    try:
-        with eval_mode(model), torch.no_grad():
-            model(torch.zeros(input_size, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _run_once(model: nn.Module, input_size: Shape) -> None:
+    """Run ``model`` on zeros in eval mode."""
+    with eval_mode(model), torch.no_grad():
+        model(torch.zeros(input_size, device=next(model.parameters()).device))

@@ -18,7 +18,7 @@ from course_utils.errors import CourseError
 from course_utils.evaluation.metrics import Prediction, per_class_accuracy
 from course_utils.training.device import describe_machine
 from course_utils.training.trainer import Training, best_epoch
-from course_utils.utils import REPO, atomic_write, disk_error, folder_lock
+from course_utils.utils import REPO, atomic_write, disk_error, release_folder
 from course_utils.variants import load_experiment
 
 Record = dict[str, Any]
@@ -29,11 +29,6 @@ RENAMED_MODELS = {"dilated_net": "best_net.py:DilatedNet", "sign_net": "best_net
                   "residual_net": "best_net.py:ResidualNet"}
 PACKAGES = ("torch", "torchvision", "numpy", "albumentations")
 ALLOWED_OVERRIDES = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
-REQUIRED = {  # keys of a record
-    "": ("synthetic", "experiment", "lr", "data", "parameters", "history", "kept_epoch", "final", "seconds",
-         "precision", "device", "sessions", "evaluated"),
-    "experiment": ("assignment", "variant", "dataset", "epochs", "seed", "select_epoch", "holdout"),
-    "final": ("images", "loss", "accuracy", "per_class", "predicted")}
 
 
 def environment_info() -> dict[str, Any]:
@@ -94,7 +89,7 @@ def write_record(record: Record, folder: Path) -> Path:
     except OSError as error:
         raise CourseError(f"Could not write {path}: {disk_error(error, folder)}. The checkpoints are intact: free some "
                           "space and run again.") from error
-    folder_lock(folder).release()
+    release_folder(folder)
     return path
 
 
@@ -117,14 +112,8 @@ def read_record(path: Path) -> Record:
         raise CourseError(f"{path} was edited or damaged: it is not what the run wrote (its SHA-256 differs).")
     try:
         record = _upgrade(record)
-        missing = [f"{part} {key}".strip() for part, keys in REQUIRED.items() for key in keys
-                   if key not in (record[part] if part else record)]
-        if missing:
-            raise CourseError(f"{path} is not a complete record: it has no {', '.join(missing)}.")
         contradictions = _contradictions(record)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError) as error:
-        if isinstance(error, CourseError):
-            raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise CourseError(f"{path} is not a complete record: {error!r}.") from error
     if contradictions:
         raise CourseError(f"{path}: {', '.join(contradictions)} contradict each other: it was edited or damaged.")

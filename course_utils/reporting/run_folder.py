@@ -8,7 +8,7 @@ from course_utils.config import Experiment
 from course_utils.data.datasets import DATASETS
 from course_utils.errors import CourseError
 from course_utils.training import checkpoint
-from course_utils.utils import REPO, folder_lock
+from course_utils.utils import REPO, lock_folder
 
 
 def run_name(exp: Experiment) -> str:
@@ -43,7 +43,7 @@ def open_run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Pa
     ``CourseError`` when the folder cannot be written or another process uses it.
     """
     folder = folder_of(exp, output_dir)
-    folder_lock(folder).acquire()
+    lock_folder(folder)
     if exp.profile == "smoke":
         reset(folder)
     return folder

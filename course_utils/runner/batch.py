@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +14,18 @@ from typing import Any
 
 import torch
 
-from course_utils.config import ASSIGNMENTS, Experiment, describe_differences, locate_model
+from course_utils.config import Experiment, describe_differences
 from course_utils.errors import CourseError
+from course_utils.model_names import locate_model
 from course_utils.reporting.record import Record, read_record
 from course_utils.reporting.run_folder import folder_of, reset
 from course_utils.runner.execute import check_parameters, run_notebook
 from course_utils.runner.status import BATCH_LOCK, Status, read_status, write_status
-from course_utils.training.device import describe_machine
-from course_utils.utils import REPO, folder_lock
+from course_utils.utils import REPO, lock_folder, release_folder
 from course_utils.variants import read_assignment
 
 CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell of a notebook that has the machine to itself
 STAGGER_SECONDS = 1  # between the first starts: kernels that start together compete for the same ports
-COST = ("assignment", "variant", "model", "data", "train_images", "engine")  # what the time of an epoch depends on
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,9 @@ class Job:
         return read_assignment(self.exp.assignment)["notebook"]
 
     def status(self, state: str = "waiting", **more: Any) -> Status:
-        """A status of this job."""
         return Status(self.exp.assignment, self.exp.all_epochs, state, **more)
 
     def record(self) -> Record | None:
-        """The record in its folder, if there is a readable one."""
         try:
             return read_record(self.folder / "record.json")
         except CourseError:
@@ -65,7 +61,6 @@ class Job:
                 and (self.folder / f"{self.notebook}.ipynb").exists())
 
     def reset(self) -> None:
-        """Remove checkpoints, record and status."""
         reset(self.folder)
         (self.folder / "status.json").unlink(missing_ok=True)
 
@@ -89,9 +84,9 @@ def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any] |
     for name, job in {job.notebook: job for job in jobs}.items():
         check_parameters(REPO / "notebooks" / f"{name}.ipynb", job.parameters)
     for job in jobs:
-        folder_lock(job.folder).acquire()  # raises when a notebook uses it
-        folder_lock(job.folder).release()  # the notebook itself will take it
-        folder_lock(job.folder, BATCH_LOCK).acquire()
+        lock_folder(job.folder)  # raises when a notebook uses it
+        release_folder(job.folder)  # the notebook of this batch will take it
+        lock_folder(job.folder, BATCH_LOCK)
         if (differences := job.differences()) and not restart and job.exp.profile == "full":
             raise CourseError(f"{job.folder} holds a finished run of another experiment: choose another --output, or "
                               "replace it by --restart. Differences:\n  " + "\n  ".join(differences))
@@ -157,7 +152,7 @@ class Batch:
                 self.stop.set()
                 raise
         for job in self.jobs:
-            folder_lock(job.folder, BATCH_LOCK).release()
+            release_folder(job.folder, BATCH_LOCK)
         return list(self.statuses)
 
     def _run_one(self, number: int) -> None:
@@ -195,22 +190,3 @@ class Batch:
 def _modified(path: Path) -> int | None:
     """When ``path`` was written, in nanoseconds."""
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def estimate_seconds(exp: Experiment) -> float | None:
-    """Seconds of training, by published runs of the same variant on a machine like this one; ``None``: unknown."""
-    times = []
-    for path in ASSIGNMENTS.glob(f"{exp.assignment}/results/*.json"):
-        with contextlib.suppress(CourseError):
-            record = read_record(path)
-            if (record["sessions"][-1]["machine"] == describe_machine()
-                    and all(record["experiment"].get(name) == exp.as_dict()[name] for name in COST)):
-                times.append(record["seconds"] / len(record["history"]))
-    return statistics.median(times) * exp.all_epochs if times else None
-
-
-def format_duration(seconds: float) -> str:
-    """40 s, 12 min, 3.5 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

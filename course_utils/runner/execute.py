@@ -19,7 +19,7 @@ import psutil
 
 from course_utils.errors import CourseError, unknown_name_error
 from course_utils.reporting.executed import strip_paths
-from course_utils.utils import DISK_FULL, REPO, atomic_write, format_free_space
+from course_utils.utils import REPO, atomic_write, disk_error
 
 MARGIN_SECONDS = 300  # beyond the time limits of all cells, after which papermill itself is assumed to hang
 ERROR_PATTERNS = (  # state of a failed run, by the start of its error message
@@ -48,9 +48,8 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
         try:
             error = _save_executed(output, folder) if output.exists() and not stop.is_set() else ""
         except OSError as refused:
-            code, error = code or 1, f"OSError: {refused}"
-        state, message = _classify(code, error, text)
-        return state, message + _disk_space_note(message, output, folder)
+            code, error = code or 1, f"OSError: {folder}: {disk_error(refused, folder)}"
+        return _classify(code, error, text)
 
 
 def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, Any], cell_seconds: float,
@@ -127,13 +126,6 @@ def _last_error(log: str) -> str:
     lines = [line for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return (errors or lines or [""])[-1]
-
-
-def _disk_space_note(message: str, output: Path, folder: Path) -> str:
-    if not message.startswith("OSError") or not any(os.strerror(number) in message for number in DISK_FULL):
-        return ""
-    return (f" ({output.name} is written in {output.parent}, {format_free_space(output)}, and then moved to {folder}, "
-            f"{format_free_space(folder)})")
 
 
 def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils.utils import align_columns, atomic_write, folder_lock
+from course_utils.utils import align_columns, atomic_write, is_locked
 
 BATCH_LOCK = ".batch.lock"  # in a run's folder: the batch that will run it
 HEADER = ("assignment", "run", "state", "epoch", "accuracy", "minutes", "left")
@@ -46,7 +46,7 @@ def read_status(folder: Path) -> Status | None:
         return None
     if status.state not in STATES:
         return None
-    if status.state == "running" and not folder_lock(folder, BATCH_LOCK).is_held():
+    if status.state == "running" and not is_locked(folder, BATCH_LOCK):
         return dataclasses.replace(status, state="killed", message="the batch that ran it was killed")
     return status
 

@@ -5,10 +5,9 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,6 @@ from course_utils.training.trainer import prepare_training, readable_errors, tra
 from course_utils.utils import atomic_write
 
 WARM_UP = 5  # steps after which the smoothed loss is a mean of several batches: 1 / (1 - 0.8)
-CONDITIONS = ("dataset", "data", "train_images", "holdout", "split", "seed", "model", "model_settings", "model_file",
-              "augmentation", "expansion", "engine", "batch_size", "optimizer", "momentum", "weight_decay",
-              "label_smoothing", "l1", "precision", "lr_finder_steps")  # what the result depends on
-
 
 @dataclass(frozen=True)
 class LRFinderResult:
@@ -64,9 +59,9 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     when the loss exceeds four times its minimum. ``smoothing``: weight of the past in the exponential mean of the loss.
     With a ``folder`` the result is kept there, so that a resumed run trains with the rate that it started with.
     """
-    conditions = {name: exp.as_dict()[name] for name in CONDITIONS}
-    if kept := _load_result(folder, conditions):
-        return kept
+    kept = folder and folder / "lr_range.json"
+    if kept and (result := _load_result(kept, exp)):
+        return result
     model, optimizer = prepare_training(exp, copy.deepcopy(model), low, batches.device)
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
     lrs, losses, mean = [], [], 0.0
@@ -82,20 +77,19 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
             if not losses[-1] < 4 * min(losses):
                 break
     result = LRFinderResult(lrs, losses)
-    if folder:
+    if kept:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / "lr_range.json", json.dumps(dataclasses.asdict(result) | {"conditions": conditions}))
+        atomic_write(kept, json.dumps(dataclasses.asdict(result) | {"experiment": exp.as_dict()}))
     return result
 
 
-def _load_result(folder: Path | None, conditions: Mapping[str, Any]) -> LRFinderResult | None:
-    """An earlier result under the same conditions, if ``folder`` holds a readable one."""
+def _load_result(path: Path, exp: Experiment) -> LRFinderResult | None:
+    """An earlier result of the same experiment, if ``path`` is a readable one."""
     try:
-        table = json.loads((folder / "lr_range.json").read_text(encoding="utf-8")) if folder else {}
-        lrs, losses = table["lrs"], table["losses"]
-        complete = len(lrs) == len(losses) > 0 and all(isinstance(number, float) for number in (*lrs, *losses))
-        return LRFinderResult(lrs, losses) if complete and table.get("conditions") == conditions else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        same = table["experiment"] == json.loads(json.dumps(exp.as_dict()))
+        return LRFinderResult([*map(float, table["lrs"])], [*map(float, table["losses"])]) if same else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
