@@ -67,7 +67,7 @@ def _measure(rounds: int, root: Path | None) -> None:
     rows = [*loader.measure(rounds, 10_000, root), *training.measure(rounds, 4, root),
             *startup.measure(rounds, root)]
     tables, bounds = profiles.measure(rounds, root)
-    found = {"machine": hardware.machine_words(), "threads": torch.get_num_threads(), "commit": record.commit(),
+    found = {"machine": hardware.describe_machine(), "threads": torch.get_num_threads(), "commit": record.commit(),
              "torch": torch.__version__, "bf16": hardware.has_bf16(torch.device("cpu")),
              "rows": [dataclasses.asdict(row) for row in rows], "lines": [dataclasses.asdict(line) for line in lines],
              "bounds": [dataclasses.asdict(bound) for bound in bounds], "profiles": tables}

@@ -20,10 +20,10 @@ from benchmarks import startup, turns
 from course_utils import plots
 from course_utils.training import device as hardware
 from course_utils.data.datasets import open_dataset
-from course_utils.config import load
-from course_utils.data.loader import Batches
+from course_utils.variants import load_experiment
+from course_utils.data.loader import BatchLoader
 from course_utils.models import build_model
-from course_utils.training.step import make_step
+from course_utils.training.step import train_step
 
 IMAGES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -56,16 +56,16 @@ def main() -> None:
 
 def measure(rounds: int, root: Path | None = None) -> list[Line]:
     """A line for images, one for the batch size, one for notebooks."""
-    exp = load("cifar10_dilated_depthwise", "s7")
-    data, machine = open_dataset(exp.dataset, root), hardware.choose_machine("fp32")
+    exp = load_experiment("cifar10_dilated_depthwise", "s7")
+    data, machine = open_dataset(exp.dataset, root), hardware.select_device("fp32")
 
     def epoch(count: int) -> float:
-        batches = Batches(data.train_images[:count], data.train_labels[:count], exp.batch_size, data.mean, data.std,
+        batches = BatchLoader(data.train_images[:count], data.train_labels[:count], exp.batch_size, data.mean, data.std,
                           augmentation=exp.augmentation, shuffle=True)
         return turns.seconds(lambda: turns.drain(batches.epoch(1)))
 
-    step = make_step(exp, build_model(exp.model, len(data.classes)), 0.01, machine)
-    batches = Batches(data.train_images[:512], data.train_labels[:512], max(BATCH_SIZES), data.mean, data.std)
+    step = train_step(exp, build_model(exp.model, len(data.classes)), 0.01, machine)
+    batches = BatchLoader(data.train_images[:512], data.train_labels[:512], max(BATCH_SIZES), data.mean, data.std)
     x, y = next(batches.epoch(1))
     with tempfile.TemporaryDirectory() as scratch:
         notebook = startup.write(Path(scratch), "ours", startup.OURS)

@@ -8,7 +8,8 @@ import statistics
 
 from benchmarks import training, turns
 from course_utils.reporting import record
-from course_utils.config import load, total_epochs
+from course_utils.config import total_epochs
+from course_utils.variants import load_experiment
 from course_utils.models import build_model
 
 RATES = {"H100": 989e12, "H200": 989e12}  # bf16 operations a second, dense, of the SXM cards: NVIDIA's data sheets
@@ -35,7 +36,7 @@ def rows() -> list[turns.Row]:
 
 def runs(assignment: str, variant: str) -> list[record.Record]:
     """The published ones of a variant's whole length, in bf16 on a GPU of which the rate is known."""
-    whole = load(assignment, variant).all_epochs
+    whole = load_experiment(assignment, variant).all_epochs
     return [run for run in record.results(assignment).values()
             if run["experiment"]["variant"] == variant and total_epochs(run["experiment"]) == whole
             and (run["device"], run["precision"]) == ("cuda", "bf16") and _rate(run)]
@@ -49,7 +50,7 @@ def _share(found: list[record.Record]) -> float | None:
     """Percent, median over the runs."""
     if not found:
         return None
-    exp = load("cifar10_custom_resnet", "published")
+    exp = load_experiment("cifar10_custom_resnet", "published")
     flop = training.flop(build_model(exp.model, 10), (3, 32, 32)) * 50_000 * exp.all_epochs
     return statistics.median(100 * flop / run["seconds"] / _rate(run) for run in found)
 

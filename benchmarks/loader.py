@@ -19,10 +19,11 @@ from benchmarks import plain, turns
 from course_utils.training import device as hardware
 from course_utils.augment.pipeline import albumentations_pipeline
 from course_utils.data.datasets import DATASETS, Dataset, expand, open_dataset
-from course_utils.config import Experiment, load
-from course_utils.data.loader import Batches
+from course_utils.config import Experiment
+from course_utils.variants import load_experiment
+from course_utils.data.loader import BatchLoader
 from course_utils.models import build_model
-from course_utils.training.step import make_step
+from course_utils.training.step import train_step
 
 GTSRB_TRAINED = "GTSRB likewise, with LeNet's training"
 Pass = Callable[[], object]
@@ -46,27 +47,27 @@ def measure(rounds: int, images: int, root: Path | None = None) -> list[turns.Ro
 def prepare(way: str, title: str, images: int, root: Path | None, folder: Path) -> Callable[[], float]:
     """What goes once through the images in this ``way``, and tells images a second. ``folder`` is for files."""
     if way == "ours":
-        hardware.choose_machine("fp32")  # our way of keeping memory is part of ours
+        hardware.select_device("fp32")  # our way of keeping memory is part of ours
     once, count = ROWS[title][0](way, images, root, folder)
     if way == "ours":
         once()  # what is done once
     return lambda: count / turns.seconds(once)
 
 
-def _ours(exp: Experiment, data: Dataset, **settings: object) -> Batches:
-    return Batches(data.train_images, data.train_labels, exp.batch_size, data.mean, data.std,
+def _ours(exp: Experiment, data: Dataset, **settings: object) -> BatchLoader:
+    return BatchLoader(data.train_images, data.train_labels, exp.batch_size, data.mean, data.std,
                    augmentation=exp.augmentation, shuffle=True, **settings)
 
 
 def _cifar10(way: str, images: int, root: Path | None, _: Path) -> tuple[Pass, int]:
-    exp = load("cifar10_dilated_depthwise", "s7")
+    exp = load_experiment("cifar10_dilated_depthwise", "s7")
     data = open_dataset(exp.dataset, root, train_images=images)
     pipeline = albumentations_pipeline(exp.augmentation, data.mean, data.std)
     return _drained(way, exp, data, functools.partial(plain.by_albumentations, pipeline)), images
 
 
 def _stl10(way: str, images: int, root: Path | None, _: Path) -> tuple[Pass, int]:
-    exp = load("stl10_versions", "2.2-custom")
+    exp = load_experiment("stl10_versions", "2.2-custom")
     data = open_dataset(exp.dataset, root, train_images=min(images, 5_000))
     return _drained(way, exp, data, plain.stl10_transform(data.mean, data.std)), len(data.train_labels)
 
@@ -88,7 +89,7 @@ def _gtsrb_trained(way: str, images: int, root: Path | None, folder: Path) -> tu
     exp, batches = _signs(way, images, root, folder)
     model = build_model(exp.model, DATASETS[exp.dataset].classes)
     if way == "ours":
-        step = make_step(exp, model, exp.lr, hardware.choose_machine("fp32"))
+        step = train_step(exp, model, exp.lr, hardware.select_device("fp32"))
         return lambda: [step(x, y) for x, y in batches()], images
     adam = plain.optimizer_for(model, exp.optimizer, exp.lr, exp.momentum, exp.weight_decay)
     return lambda: plain.train(model, adam, batches()), images
@@ -96,7 +97,7 @@ def _gtsrb_trained(way: str, images: int, root: Path | None, folder: Path) -> tu
 
 def _signs(way: str, images: int, root: Path | None, folder: Path) -> tuple[Experiment, Callable[[], Iterable]]:
     """What makes batches of so many random items of the 274,457 of a pass."""
-    exp = load("gtsrb_stn", "lenet")
+    exp = load_experiment("gtsrb_stn", "lenet")
     data = open_dataset(exp.dataset, root)
     items = expand(len(data.train_labels), len(exp.expansion), exp.seed)
     part = items[np.sort(np.random.default_rng(0).permutation(len(items))[:images])]

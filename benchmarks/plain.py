@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from course_utils.data.datasets import Items
+from course_utils.data.datasets import EpochItems
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -67,7 +67,7 @@ class Images(Dataset):
 class Pictures(Dataset):
     """PNG files on the disk; item k is image ``items.image[k]``, changed by transform ``items.kind[k]``."""
 
-    def __init__(self, folder: Path, labels: np.ndarray, items: Items, transforms: list) -> None:
+    def __init__(self, folder: Path, labels: np.ndarray, items: EpochItems, transforms: list) -> None:
         self.folder, self.labels, self.items, self.transforms = folder, labels, items, transforms
 
     def __len__(self) -> int:

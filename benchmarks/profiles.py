@@ -19,10 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import loader, startup, training, turns
 from course_utils.training import device as hardware
 from course_utils.data.datasets import open_dataset
-from course_utils.config import load
-from course_utils.data.loader import Batches, make_loaders
+from course_utils.variants import load_experiment
+from course_utils.data.loader import BatchLoader, make_loaders
 from course_utils.models import build_model
-from course_utils.training.step import make_step
+from course_utils.training.step import train_step
 
 SHOWN = 6  # lines of a profile
 STEPS = 4  # training steps profiled or timed
@@ -44,7 +44,7 @@ class Bound:
 class Training:
     """A variant's network, ready for its next step on real data."""
 
-    batches: Batches
+    batches: BatchLoader
     drawn: list[tuple[Tensor, Tensor]]  # batches, kept
     step: Callable[[Tensor, Tensor], Tensor]
     flop: float  # of all products of one step, an image
@@ -87,12 +87,12 @@ def measure(rounds: int, root: Path | None = None) -> tuple[dict[str, str], list
 
 
 def _training(name: str, root: Path | None) -> Training:
-    exp = load(*name.split(":"), batch_size=training.BATCH.get(name), precision="fp32")
+    exp = load_experiment(*name.split(":"), batch_size=training.BATCH.get(name), precision="fp32")
     data = open_dataset(exp.dataset, root, train_images=5_120, test_images=100)
-    machine = hardware.choose_machine(exp.precision)
+    machine = hardware.select_device(exp.precision)
     batches = make_loaders(exp, data, machine.placement).train
     model = build_model(exp.model, len(data.classes), **exp.model_settings)
-    step = make_step(exp, model, 0.001, machine)
+    step = train_step(exp, model, 0.001, machine)
     drawn = [batch for batch, _ in zip(batches.epoch(1), range(STEPS + 1))]
     step(*drawn.pop())  # what is done once
     return Training(batches, drawn, step, training.flop(model, drawn[0][0].shape[1:]))

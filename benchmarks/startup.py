@@ -40,15 +40,15 @@ from course_utils.models import summary as anatomy
 from course_utils.reporting import record, tables
 from course_utils.training import device as hardware, optim, trainer as train
 from course_utils.data.datasets import open_dataset
-from course_utils.config import load
+from course_utils.variants import load_experiment
 from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
-from course_utils.training.step import make_step""",
-    """exp = load("gtsrb_stn", "lenet", "smoke", train_images=258, test_images=86)
+from course_utils.training.step import train_step""",
+    """exp = load_experiment("gtsrb_stn", "lenet", "smoke", train_images=258, test_images=86)
 data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)""",
-    """machine = hardware.choose_machine(exp.precision)
+    """machine = hardware.select_device(exp.precision)
 batches = make_loaders(exp, data, machine.placement).train
-step = make_step(exp, build_model(exp.model, len(data.classes)), exp.lr, machine)""",
+step = train_step(exp, build_model(exp.model, len(data.classes)), exp.lr, machine)""",
     """step(*next(batches.epoch(1)))
 import time; open(STAMP, "w").write(str(time.time()))""",
 ]
@@ -115,16 +115,16 @@ import itertools, resource, sys
 import torch
 from course_utils.training import device as hardware
 from course_utils.data.datasets import open_dataset
-from course_utils.config import load
+from course_utils.variants import load_experiment
 from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
-from course_utils.training.step import make_step
-exp = load("cifar10_dilated_depthwise", "s7")
+from course_utils.training.step import train_step
+exp = load_experiment("cifar10_dilated_depthwise", "s7")
 data = open_dataset(exp.dataset, sys.argv[2] or None, train_images=None if sys.argv[1] == "whole" else 200,
                     test_images=None if sys.argv[1] == "whole" else 200)
-machine = hardware.choose_machine("fp32")
+machine = hardware.select_device("fp32")
 loaders = make_loaders(exp, data, machine.placement)
-step = make_step(exp, build_model(exp.model, 10), 0.01, machine)
+step = train_step(exp, build_model(exp.model, 10), 0.01, machine)
 for batches in (loaders.train, loaders.test) if sys.argv[1] == "whole" else ():
     for _ in batches.epoch(1):
         pass

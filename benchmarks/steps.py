@@ -11,7 +11,7 @@ import torch
 
 from course_utils.training import device as hardware
 from course_utils.runner.estimate import first_steps
-from course_utils.config import load
+from course_utils.variants import load_experiment
 
 PARTS = 5  # the losses are shown as so many means
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="learning rate, instead of the variant's")
     parser.add_argument("--root", type=Path, help="folder of the data sets")
     args = parser.parse_args()
-    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n\n"
+    print(f"{hardware.describe_machine()}, {torch.get_num_threads()} threads\n\n"
           "| variant | batch | mean loss, by fifths | images/s | hours, first stage |\n|" + " --- |" * 5, flush=True)
     for name in args.variants:
         cells = row(name, args.steps, args.batch_size, args.lr, args.root)
@@ -37,7 +37,7 @@ def row(name: str, steps: int, batch_size: int | None = None, lr: float | None =
     """Train for ``steps`` steps and tell: batch size, losses, images a second and hours that all epochs of the
     first stage would take.
     """
-    exp = load(*name.split(":", 1), batch_size=batch_size, lr=lr)
+    exp = load_experiment(*name.split(":", 1), batch_size=batch_size, lr=lr)
     losses, seconds, per_epoch = first_steps(exp, steps, root)
     fifths = [losses[k * len(losses) // PARTS:(k + 1) * len(losses) // PARTS] for k in range(PARTS)]
     means = " → ".join(f"{sum(part) / len(part):.2f}" for part in fifths)

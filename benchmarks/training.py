@@ -22,10 +22,10 @@ from benchmarks import plain, turns
 from course_utils.models import summary as anatomy
 from course_utils.training import device as hardware, optim
 from course_utils.data.datasets import open_dataset
-from course_utils.config import load
+from course_utils.variants import load_experiment
 from course_utils.data.loader import make_loaders
 from course_utils.models import build_model
-from course_utils.training.step import make_step
+from course_utils.training.step import train_step
 
 GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # times the plain way
 BATCH = {"cifar10_custom_resnet:published": 128}  # instead of the variant's
@@ -69,7 +69,7 @@ def _compare(name: str, rounds: int, steps: int, root: Path | None) -> turns.Row
 def title(name: str) -> str:
     """Of the row of a variant."""
     assignment, variant = name.split(":")
-    return f"training step of {assignment}, {variant}, batch {BATCH.get(name) or load(assignment, variant).batch_size}"
+    return f"training step of {assignment}, {variant}, batch {BATCH.get(name) or load_experiment(assignment, variant).batch_size}"
 
 
 def flop(model: nn.Module, image: tuple[int, int, int]) -> float:
@@ -81,16 +81,16 @@ def flop(model: nn.Module, image: tuple[int, int, int]) -> float:
 
 def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> Callable[[], Part]:
     """What takes the next ``steps`` steps of a training in this ``way``."""
-    exp = load(*name.split(":", 1), batch_size=BATCH.get(name))
+    exp = load_experiment(*name.split(":", 1), batch_size=BATCH.get(name))
     data = open_dataset(exp.dataset, root)
-    machine = hardware.choose_machine(exp.precision) if way == "ours" else None
+    machine = hardware.select_device(exp.precision) if way == "ours" else None
     batches = make_loaders(exp, data, machine.placement if machine else {"device": "cpu", "rank": 0, "world": 1}).train
     drawn = list(itertools.islice(batches.epoch(1), 1 + rounds * steps))
     torch.manual_seed(exp.seed)
     model = build_model(exp.model, len(data.classes), **exp.model_settings).train()
     rate = optim.learning_rates(exp, exp.lr or 0.01, len(batches))[0]
     if machine:
-        step = make_step(exp, model, rate, machine)
+        step = train_step(exp, model, rate, machine)
     else:
         drawn = [(x.contiguous(), y) for x, y in drawn]
         optimizer = plain.optimizer_for(model, exp.optimizer, rate, exp.momentum, exp.weight_decay)

@@ -123,7 +123,7 @@ def parser(doc: str, rounds: int = 5) -> argparse.ArgumentParser:
 
 def show(found: str) -> None:
     """Print a table, and where it was measured."""
-    print(f"{hardware.machine_words()}, {torch.get_num_threads()} threads\n\n{found}")
+    print(f"{hardware.describe_machine()}, {torch.get_num_threads()} threads\n\n{found}")
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -1,6 +1,4 @@
 """The command line: ``python -m course_utils COMMAND``."""
-from __future__ import annotations
-
 import argparse
 import json
 import signal
@@ -64,12 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     compare = command(_compare, "two runs side by side: settings, curves, classes, changed images")
     compare.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, a record, or a published run's name")
     publish = command(_publish, "make a finished full run a published result")
-    publish.add_argument("folder", type=Path, help="the run's folder, with record.json")
-    publish.add_argument("notebook", type=Path, nargs="?", help="the executed one (default: in the folder)")
+    publish.add_argument("folder", type=Path, help="the run's folder, with its record and executed notebook")
     for some in (data, compare):
-        some.add_argument("--root", type=Path, help="folder of all data sets (default: $COURSE_DATA, else data/)")
+        some.add_argument("--root", type=Path, help="folder of the data (default: $COURSE_DATA, else data/)")
     for some in (run, status, compare):
-        some.add_argument("--output", type=Path, metavar="DIR", help="folder of the runs or figures (default: outputs/)")
+        some.add_argument("--output", type=Path, metavar="DIR", help="of the runs or figures (default: outputs/)")
     return parser
 
 
@@ -108,11 +105,13 @@ def _run(args: argparse.Namespace) -> int:
     from course_utils.data import open_dataset
     from course_utils.runner import batch, status
 
-    _stop_on_signals()
+    for name in ("SIGTERM", "SIGHUP"):  # like Ctrl-C, SIGHUP unless under nohup: a batch kills its children
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     changes = dict(args.set)
-    for name in changes:
-        if name in RESERVED_PARAMETERS:
-            raise CourseError(f"--set {name}: use {RESERVED_PARAMETERS[name]}.")
+    for name in changes.keys() & RESERVED_PARAMETERS.keys():
+        raise CourseError(f"--set {name}: use {RESERVED_PARAMETERS[name]}.")
     experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **changes)
                    for name in args.experiments or list_assignments() for seed in args.seeds]
     for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
@@ -139,21 +138,12 @@ def _run(args: argparse.Namespace) -> int:
               file=sys.stderr)
         return 130
     print(status.status_table(folders))
-    homes = sorted({batch.repo_relative(folder.parent) for folder in folders})
-    print(f"Executed notebooks, and HTML pages of them, are in {', '.join(homes)}.")
+    print(f"Executed notebooks: {', '.join(sorted({batch.repo_relative(folder.parent) for folder in folders}))}")
     statuses = {job.folder: found for job in jobs if (found := status.read_status(job.folder))}
     statuses |= {job.folder: found for job, found in zip(todo, runner.statuses)}
     if messages := status.error_messages(statuses):
         print(f"\n{messages}", file=sys.stderr)
     return 0 if all(found.state == "done" for found in statuses.values()) else 1
-
-
-def _stop_on_signals() -> None:
-    """Treat SIGTERM, and SIGHUP unless under ``nohup``, like Ctrl-C: a batch kills its children before it ends."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -170,8 +160,7 @@ def _status(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from course_utils.reporting import readme
 
-    problems = readme.find_problems()
-    if problems:
+    if problems := readme.find_problems():
         print("\n".join(problems), file=sys.stderr)
         return 1 if args.check else 2
     changed = readme.update_readmes(check=args.check)
@@ -188,7 +177,7 @@ def _check(args: argparse.Namespace) -> int:
 
     exp = load_experiment(args.assignment, args.variant, model=args.model)
     info = DATASETS[exp.dataset]
-    model = build_model(exp.model, info.classes, info.image_size, **exp.model_settings)
+    model = build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
     findings = rules.check_rules(exp, model, info.image_size, None if args.model else recorded_accuracy(exp))
     print(rules.findings_table(findings))
     return 0 if rules.all_passed(findings) else 1
@@ -198,7 +187,7 @@ def _compare(args: argparse.Namespace) -> int:
     from course_utils import plots
     from course_utils.reporting import compare
 
-    one, other = compare.disambiguate(*map(compare.find_record, args.runs))
+    one, other = map(compare.find_record, args.runs)
     folder = args.output or REPO / "outputs" / "compare" / f"{one[0]} {other[0]}"
     folder.mkdir(parents=True, exist_ok=True)
     print(compare.compare(one, other))
@@ -215,10 +204,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _publish(args: argparse.Namespace) -> int:
     from course_utils.reporting import readme
 
-    notebook = args.notebook or next(iter(sorted(args.folder.glob("*.ipynb"))), None)
-    if notebook is None:
-        raise CourseError(f"{args.folder} holds no executed notebook; name it as the second argument.")
-    print(f"published {readme.publish(args.folder, notebook)}")
+    print(f"published {readme.publish(args.folder)}")
     readme.update_readmes()
     print("Now execute the assignment's notebook again (CONTRIBUTING.md): it shows the table of finished runs.")
     return 0

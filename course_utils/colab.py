@@ -3,8 +3,6 @@
 To keep data and runs between sessions, mount a Drive and name folders there: ``DATA_DIR`` and ``OUTPUT_DIR`` in the
 notebook. Checkpoints are then written to the Drive, and the next session resumes from the last one.
 """
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib import metadata

@@ -3,12 +3,10 @@
 Two runs with equal experiments give equal numbers on the same CPU with the same number of threads. Unknown names and
 invalid values raise ``CourseError`` and list what is legal.
 """
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from course_utils.errors import CourseError, unknown_name_error
 from course_utils.model_names import display_name
@@ -84,7 +82,7 @@ class Experiment:
         for number in range(1, len(self.stages) + 1):
             self.stage(number)
 
-    def replace(self, **changes: Any) -> Experiment:
+    def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``. Changing ``epochs`` scales the schedule and the later stages with it."""
         known = {f.name for f in dataclasses.fields(self)}
         for name in changes:
@@ -97,7 +95,7 @@ class Experiment:
                        "stages": stages} | changes
         return dataclasses.replace(self, **changes)
 
-    def stage(self, number: int) -> Experiment:
+    def stage(self, number: int) -> Self:
         """The experiment of one stage: 0 the first. Raises ``CourseError`` for settings that a stage cannot change."""
         changes = dict(self.stages[number - 1]) if number else {}
         for name in changes:
@@ -106,7 +104,7 @@ class Experiment:
         return dataclasses.replace(self, stages=(), **changes)
 
     @property
-    def all_stages(self) -> list[Experiment]:
+    def all_stages(self) -> list[Self]:
         """The experiment of each stage, the first included."""
         return [self.stage(number) for number in range(len(self.stages) + 1)]
 

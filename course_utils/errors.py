@@ -1,6 +1,4 @@
 """Errors whose message alone is enough: what is wrong, and what would be right."""
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,6 +1,4 @@
 """Names of networks: one of ``models.MODELS``, or ``FILE.py:CLASS`` for a custom network."""
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

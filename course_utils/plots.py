@@ -3,8 +3,6 @@
 Colors are from Okabe and Ito's color-blind-safe set; backgrounds are white, so that figures look the same on a dark
 page. Each function returns the figure and leaves showing or saving it to the caller.
 """
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,17 +76,6 @@ def image_tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str,
     return figure
 
 
-def class_counts(numbers: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Images of each class, in the order of the classes."""
-    figure, axes = new_figure(0.24 * len(classes) + 1, 3.8)
-    axis = axes[0, 0]
-    axis.bar(range(len(classes)), numbers, color=BLUE)
-    axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
-    axis.set(ylabel="images", title=title)
-    style_axes(axis)
-    return figure
-
-
 def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str) -> Figure:
     """The loss over the learning rate, on a logarithmic scale, and the suggested rate, if there is one."""
     figure, axes = new_figure(6.5, 3.4)
@@ -156,24 +143,6 @@ def _over_epochs(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str, Ma
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
         style_axes(axis)
-    figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def receptive_fields(images: Sequence[np.ndarray], reach: Sequence[np.ndarray], titles: Sequence[str],
-                     title: str) -> Figure:
-    """Receptive fields: each of ``images`` (H, W), 0 or more, as the square root of its fraction of the maximum; the
-    frame encloses what is not 0 in its counterpart of ``reach``.
-    """
-    figure, axes = new_figure(2.4 * len(titles), 3, 1, len(titles))
-    for axis, image, seen, text in zip(axes[0], images, reach, titles):
-        axis.imshow(np.sqrt(image / image.max()), cmap="viridis", vmin=0, vmax=1)
-        rows, columns = (np.flatnonzero(seen.any(side)) for side in (1, 0))
-        left, right, top, bottom = columns[0] - 0.5, columns[-1] + 0.5, rows[0] - 0.5, rows[-1] + 0.5
-        axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=ORANGE)
-        axis.set_title(text, fontsize=9)
-        axis.tick_params(labelsize=7)
-        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, fontsize=11)
     return figure
 

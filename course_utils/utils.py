@@ -1,6 +1,4 @@
 """Small helpers that many modules need: paths, atomic writes, locks on folders, plain-text tables."""
-from __future__ import annotations
-
 import errno
 import functools
 import os

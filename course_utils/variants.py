@@ -1,6 +1,4 @@
 """Reading ``assignments/<name>/variants.toml``, strictly."""
-from __future__ import annotations
-
 import dataclasses
 import json
 import tomllib

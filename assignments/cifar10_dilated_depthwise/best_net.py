@@ -2,8 +2,6 @@
 
 It is loaded as a custom network, ``FILE.py:CLASS``, as a student's would be.
 """
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,6 +1,4 @@
 """The network of variant ``best``, loaded as a custom network, ``FILE.py:CLASS``, as a student's would be."""
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from course_utils.models.blocks import BasicBlock

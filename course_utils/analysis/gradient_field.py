@@ -1,6 +1,4 @@
 """Receptive fields measured by gradients: a check of the arithmetic, and the effective receptive field."""
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from typing import Any

@@ -5,8 +5,6 @@ al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixe
 kernel k of dilation d adds d (k - 1) j to the receptive field, and a stride s multiplies j. After an operation that is
 not followed, the receptive field is unknown; that is never an error.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

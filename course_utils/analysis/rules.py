@@ -3,8 +3,6 @@
 What a network is made of is found by running it once and following its tensors, never by names: a depthwise convolution
 is recognized whatever its class is called.
 """
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +16,7 @@ from course_utils.models.summary import check_input_size, count_parameters
 from course_utils.utils import align_columns
 from course_utils.variants import read_assignment
 
+Layers = Sequence[Layer]
 MAXIMA = ("max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
           "max", "amax")
 MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean", "sum")  # a sum is a mean up to a factor
@@ -33,6 +32,17 @@ class Finding:
     extra: bool = False  # for extra points: not needed to pass
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What the rules look at."""
+
+    exp: Experiment
+    parameters: int
+    axes: tuple[Layers, Layers]  # the layers traced along columns and along rows
+    unknown_after: str  # the operation after which the receptive field is unknown, if any
+    accuracy: float | None
+
+
 def check_rules(exp: Experiment, model: nn.Module, image_size: int, accuracy: float | None = None) -> list[Finding]:
     """Check every rule of the experiment's assignment.
 
@@ -43,11 +53,19 @@ def check_rules(exp: Experiment, model: nn.Module, image_size: int, accuracy: fl
     if not rules:
         raise CourseError(f"{exp.assignment} has no rules in its variants.toml.")
     check_input_size(model, image_size)  # lazy modules have their parameters afterwards
-    extra = rules.get("extra", {})
-    facts = _Facts.of(exp, model, image_size, accuracy)
-    required = {name: wanted for name, wanted in rules.items() if name != "extra"}
-    return [finding for part, is_extra in ((required, False), (extra, True)) for name, wanted in part.items()
-            for finding in _findings(name, wanted, facts, is_extra)]
+    tracers = [trace_fields(model, (1, 3, image_size, image_size), axis) for axis in (-1, -2)]
+    facts = _Facts(exp, count_parameters(model), (tracers[0].layers, tracers[1].layers),
+                   tracers[0].unknown_after or tracers[1].unknown_after, accuracy)
+    findings = []
+    for extra, part in ((False, {k: v for k, v in rules.items() if k != "extra"}), (True, rules.get("extra", {}))):
+        for name, wanted in part.items():
+            if name in ("uses", "without"):
+                findings += [_check_structure(kind, name == "uses", facts.axes, extra) for kind in wanted]
+            elif name in RULES:
+                findings.append(Finding(*RULES[name](wanted, facts), extra))
+            else:
+                raise unknown_name_error("rule", name, (*RULES, "uses", "without", "extra"))
+    return findings
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
@@ -66,41 +84,7 @@ def all_passed(findings: Sequence[Finding]) -> bool:
     return all(f.passed is not False for f in findings if not f.extra)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What the rules look at."""
-
-    exp: Experiment
-    parameters: int
-    axes: tuple[Sequence[Layer], Sequence[Layer]]  # the layers traced along columns and along rows
-    field: int | None  # receptive field of the whole network, the smaller of its two sides; None: unknown
-    unknown_after: str
-    accuracy: float | None
-
-    @classmethod
-    def of(cls, exp: Experiment, model: nn.Module, image_size: int, accuracy: float | None) -> _Facts:
-        tracers = [trace_fields(model, (1, 3, image_size, image_size), axis) for axis in (-1, -2)]
-        fields = [[layer.field for layer in tracer.layers] for tracer in tracers]
-        known = not any(None in side for side in fields)
-        return cls(exp, count_parameters(model), tuple(tracer.layers for tracer in tracers),
-                   min(max(side, default=1) for side in fields) if known else None,
-                   tracers[0].unknown_after or tracers[1].unknown_after, accuracy)
-
-    @property
-    def transforms(self) -> list[str]:
-        return [step.name for step in (*self.exp.augmentation, *self.exp.expansion) if step.p > 0]
-
-
-def _findings(name: str, wanted: Any, facts: _Facts, extra: bool) -> list[Finding]:
-    if name in ("uses", "without"):
-        return [_structure(kind, name == "uses", facts.axes, extra) for kind in wanted]
-    if name not in RULES:
-        raise unknown_name_error("rule", name, (*RULES, "uses", "without", "extra"))
-    rule, found, passed = RULES[name](wanted, facts)
-    return [Finding(rule, found, passed, extra)]
-
-
-def _structure(kind: str, required: bool, axes: Sequence[Sequence[Layer]], extra: bool) -> Finding:
+def _check_structure(kind: str, required: bool, axes: Sequence[Layers], extra: bool) -> Finding:
     """A network has what one of its axes has; global average pooling must be global along both."""
     if kind not in STRUCTURE:
         raise unknown_name_error("structure in a rule", kind, STRUCTURE)
@@ -110,19 +94,19 @@ def _structure(kind: str, required: bool, axes: Sequence[Sequence[Layer]], extra
     return Finding(f"{'uses' if required else 'without'} {kind}", found, bool(layers) == required, extra)
 
 
-def _depthwise(layers: Sequence[Layer]) -> list[Layer]:
+def _depthwise(layers: Layers) -> Layers:
     return [layer for layer in layers
             if layer.op == "conv2d" and layer.kernel > 1 and layer.groups == layer.channels_in > 1]
 
 
-def _separable(layers: Sequence[Layer]) -> list[Layer]:
+def _separable(layers: Layers) -> Layers:
     """Depthwise convolutions that are followed by a 1x1 convolution across the channels."""
     mixed = {number for layer in layers if layer.op in ("conv2d", "linear") and layer.kernel == layer.groups == 1
              for number in layer.inputs}
     return [layer for layer in _depthwise(layers) if any(layers[number] is layer for number in mixed)]
 
 
-def _global_means(layers: Sequence[Layer]) -> list[Layer]:
+def _global_means(layers: Layers) -> Layers:
     """Means of whole maps whose result no later map takes in, as channel attention does."""
     returned: set[int] = set()
     for number in reversed(range(len(layers))):
@@ -132,7 +116,7 @@ def _global_means(layers: Sequence[Layer]) -> list[Layer]:
             and layer.kernel == layer.size_in > layer.size_out == 1]
 
 
-STRUCTURE: Mapping[str, Callable[[Sequence[Layer]], list[Layer]]] = {
+STRUCTURE: Mapping[str, Callable[[Layers], Layers]] = {
     "depthwise convolution": _depthwise,
     "depthwise separable convolution": _separable,
     "dilated convolution": lambda layers: [layer for layer in layers
@@ -146,24 +130,29 @@ STRUCTURE: Mapping[str, Callable[[Sequence[Layer]], list[Layer]]] = {
 
 
 def _receptive_field(least: int, facts: _Facts) -> tuple[str, str, bool | None]:
-    rule = f"receptive field of at least {least}"
-    if facts.field is None:
+    rule, fields = f"receptive field of at least {least}", [[layer.field for layer in side] for side in facts.axes]
+    if any(None in side for side in fields):
         return rule, f"unknown after {facts.unknown_after}", None
-    return rule, f"{facts.field}", facts.field >= least
+    field = min(max(side, default=1) for side in fields)
+    return rule, f"{field}", field >= least
+
+
+def _augmentation(names: Sequence[str], facts: _Facts) -> tuple[str, str, bool]:
+    found = [step.name for step in (*facts.exp.augmentation, *facts.exp.expansion) if step.p > 0]
+    return f"augmentation contains {', '.join(names)}", ", ".join(found) or "none", set(names) <= set(found)
+
+
+def _accuracy(least: float, facts: _Facts) -> tuple[str, str, bool | None]:
+    rule, found = f"at least {least:.1%} of all test images", facts.accuracy
+    return rule, "no full run" if found is None else f"{found:.2%}", None if found is None else found >= least
 
 
 RULES: Mapping[str, Callable[[Any, _Facts], tuple[str, str, bool | None]]] = {
     "parameters_at_most": lambda most, facts: (
         f"at most {most:,} parameters", f"{facts.parameters:,}", facts.parameters <= most),
-    "receptive_field_at_least": _receptive_field,
-    "augmentation_contains": lambda names, facts: (
-        f"augmentation contains {', '.join(names)}", ", ".join(facts.transforms) or "none",
-        set(names) <= set(facts.transforms)),
+    "receptive_field_at_least": _receptive_field, "augmentation_contains": _augmentation,
     "epochs_at_most": lambda most, facts: (f"at most {most} epochs", f"{facts.exp.epochs}", facts.exp.epochs <= most),
     "batch_size": lambda size, facts: (f"batch size {size}", f"{facts.exp.batch_size}", facts.exp.batch_size == size),
     "optimizer": lambda name, facts: (f"optimizer {name}", facts.exp.optimizer, facts.exp.optimizer == name),
-    "accuracy_at_least": lambda least, facts: (
-        f"at least {least:.1%} of all test images",
-        "no full run" if facts.accuracy is None else f"{facts.accuracy:.2%}",
-        None if facts.accuracy is None else facts.accuracy >= least),
+    "accuracy_at_least": _accuracy,
 }

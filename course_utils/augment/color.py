@@ -1,6 +1,4 @@
 """Transforms of pixel values of batches: color and holes. See ``geometry.py`` for what the classes have in common."""
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The fields of a class are its settings. ``randoms`` is how many random numbers an image needs besides the one that
 decides whether the transform is applied. ``border``: ``padding_mode`` of ``grid_sample`` (None: never looks outside).
 """
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

@@ -3,8 +3,6 @@
 Both are seeded by the image's key, so that results depend on neither workers nor order. They cost ten times the time of
 the batched engine; use them to compare, or for a transform that only they have.
 """
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -38,23 +36,23 @@ def _by_albumentations(steps: Sequence[tuple[float, Any]], fill: Sequence[int], 
     import albumentations as A
     import cv2
 
-    def flips(step: Any, p: float) -> A.BasicTransform:
+    def flips(step: Any, p: float) -> "A.BasicTransform":
         kinds = {3: A.HorizontalFlip(p=1), 2: A.VerticalFlip(p=1)}
         return A.Sequential([kinds[axis] for axis in step.axes], p=p)
 
-    def affine(step: geometry.Affine, p: float) -> A.BasicTransform:
+    def affine(step: geometry.Affine, p: float) -> "A.BasicTransform":
         modes = {"zeros": cv2.BORDER_CONSTANT, "reflection": cv2.BORDER_REFLECT_101}
         return A.Affine(scale=(1 - step.scale, 1 + step.scale), rotate=(-step.rotate, step.rotate), p=p,
                         shear={"x": (-step.shear, step.shear), "y": (0.0, 0.0)},
                         translate_percent=dict.fromkeys("xy", (-step.shift, step.shift)),
                         keep_ratio=True, border_mode=modes[step.border], strict=True)
 
-    def hole(step: color.CoarseDropout, p: float) -> A.BasicTransform:
+    def hole(step: color.CoarseDropout, p: float) -> "A.BasicTransform":
         side = (step.size, step.size)
         return A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side,
                                fill=tuple(fill), p=p, strict=True)
 
-    def jitter(step: color.ColorJitter, p: float) -> A.BasicTransform:
+    def jitter(step: color.ColorJitter, p: float) -> "A.BasicTransform":
         return A.ColorJitter(factor_range(step.brightness), factor_range(step.contrast), factor_range(step.saturation),
                              (-step.hue, step.hue), p=p, strict=True)
 

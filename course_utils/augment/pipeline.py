@@ -4,8 +4,6 @@ Consecutive geometric steps become one matrix per image and one ``grid_sample``.
 (seed, epoch, image): it depends on neither workers, batch nor device, and differs between epochs. The generator is
 SplitMix64 (Steele, Lea, Flood 2014), used as a hash of a counter.
 """
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,6 +1,4 @@
 """The transforms by name, and reading an augmentation as ``variants.toml`` describes it."""
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 

@@ -1,5 +1,6 @@
 """Data sets: what they are, opening them as arrays, and batches."""
-from course_utils.data.datasets import DATASETS, Dataset, channel_statistics, open_dataset
+from course_utils.data.datasets import Dataset, channel_statistics, open_dataset
+from course_utils.data.info import DATASETS
 from course_utils.data.loader import BatchLoader, Loaders, make_loaders
 from course_utils.data.splits import EpochItems, expand_dataset, split_items
 

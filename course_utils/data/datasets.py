@@ -1,6 +1,4 @@
-"""What each data set is, and opening it as arrays."""
-from __future__ import annotations
-
+"""Opening a data set as arrays."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,42 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from course_utils.data import prepare, synthetic
+from course_utils.data.info import DATASETS
 from course_utils.data.splits import stratified_subset
 from course_utils.errors import unknown_name_error
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """A data set's constants."""
-
-    title: str
-    mean: tuple[float, float, float]  # of the training pixels, RGB, 0 to 1
-    std: tuple[float, float, float]
-    classes: int = 10
-    image_size: int = 32  # pixels; images are square
-    has_tracks: bool = False  # whether it is known which images show one physical object
-
-
-DATASETS: Mapping[str, DatasetInfo] = {
-    "cifar10": DatasetInfo(
-        "CIFAR-10",
-        mean=(0.49139968, 0.48215841, 0.44653091),  # the published constants; they equal np.mean / 255 of the training
-        std=(0.24703223, 0.24348513, 0.26158784),   # images to 1e-8 (tested)
-    ),
-    "gtsrb": DatasetInfo(
-        "GTSRB",
-        mean=(0.3337, 0.3064, 0.3171),  # the published constants; those of these training images, resized to 32x32,
-        std=(0.2672, 0.2564, 0.2629),   # are (0.3403, 0.3121, 0.3214) and (0.2724, 0.2608, 0.2669)
-        classes=43,
-        has_tracks=True,
-    ),
-    "stl10": DatasetInfo(
-        "STL-10 (labeled)",
-        mean=(0.507, 0.487, 0.441),  # the published constants, which are CIFAR-100's;
-        std=(0.267, 0.256, 0.276),   # STL-10's own are (0.447, 0.440, 0.407) and (0.260, 0.257, 0.271)
-        image_size=96,
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
 """Downloading a file, or some members of an archive: mirrors in turn, resumed, limited in time, checked by MD5."""
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os

@@ -1,9 +1,8 @@
 """Batches: order and augmentation are functions of (seed, epoch, image) alone."""
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class BatchLoader:
                  items: EpochItems | None = None, augmentation: Sequence[Transform] = (),
                  expansion: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
                  device: torch.device | str = "cpu", num_workers: int = 0, passes: int = 1,
-                 share: BatchLoader | None = None) -> None:
+                 share: Self | None = None) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.mean, self.std, self.engine = mean, std, engine
         self.augmentation, self.expansion = augmentation, expansion

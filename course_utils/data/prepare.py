@@ -3,8 +3,6 @@
 Prepared arrays are the one form in which data is used: ``<root>/<name>/{train,test}_images.npy`` (uint8 N x H x W x 3,
 RGB), ``{train,test}_labels.npy`` (int64) and ``meta.json``, which is written last: without it nothing is prepared.
 """
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -16,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from course_utils.data.download import download, download_members, file_md5
-from course_utils.data.sources import SOURCES, SPLITS, Arrays, Source, read_files
+from course_utils.data.info import DATASETS
+from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, STL10_FOLDER, Arrays, read_files
 from course_utils.errors import CourseError, DiskFullError, unknown_name_error
 from course_utils.utils import REPO, atomic_write, disk_error
 
@@ -71,60 +70,59 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], where: Path, classes: int) -
 def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None] = print) -> Path:
     """Make the prepared arrays of ``name`` and return their folder; what exists already is checked and kept.
 
-    Looks in ``root`` and ``root/name`` for unpacked files (the layouts in ``sources``), then for the published
-    archives, and downloads them otherwise. Raises ``CourseError`` that names all it tried.
+    Looks in ``root`` and ``root/name`` for unpacked files (``sources.LAYOUTS``), then for the published archives, and
+    downloads them otherwise. Raises ``CourseError`` that names all it tried.
     """
-    if name not in SOURCES:
-        raise unknown_name_error("data set", name, SOURCES)
-    root, source = data_root(root), SOURCES[name]
+    if name not in DATASETS:
+        raise unknown_name_error("data set", name, DATASETS)
+    root, info = data_root(root), DATASETS[name]
     folder = root / name
     if (folder / "meta.json").exists():
         open_prepared(name, root)
         log(f"{name}: prepared already, SHA-256 checked: {folder}")
         return folder
-    arrays, origin = _find(name, root, source, log)
-    _check_arrays(arrays, folder, len(source.classes))
+    arrays, origin = _find(name, root, log)
+    _check_arrays(arrays, folder, len(info.classes))
     counts = {split: len(arrays[f"{split}_labels"]) for split in SPLITS}
-    if counts != dict(source.counts):
-        raise CourseError(f"{origin} holds {counts} images, {name} has {dict(source.counts)}: it is not complete.")
-    write_prepared(folder, arrays, source.classes, f"{source.citation}; from {origin}")
+    if counts != info.counts:
+        raise CourseError(f"{origin} holds {counts} images, {name} has {info.counts}: it is not complete.")
+    write_prepared(folder, arrays, info.classes, f"{info.citation}; from {origin}")
     log(f"{name}: {counts['train']} train, {counts['test']} test -> {folder}")
     return folder
 
 
-def _find(name: str, root: Path, source: Source, log: Callable[[str], None]) -> tuple[Arrays, str]:
-    published = ", ".join(archive.name for archive in source.archives)
+def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, str]:
+    info = DATASETS[name]
+    published = ", ".join(archive.name for archive in info.archives)
     for place in (root / name, root):
-        for marker, read in source.layouts.items():
+        for marker, read in LAYOUTS[name].items():
             if (place / marker).exists():
-                return read_files(read, (place / marker).parent), marker.split("/")[0]
-        if all((place / archive.name).is_file() for archive in source.archives):
-            return _read_archives(place, source), published
-    log(f"{name}: nothing found in {root}; downloading {', '.join(source.members) or published}")
+                return read_files(read, place), marker
+        if all((place / archive.name).is_file() for archive in info.archives):
+            return _read_archives(place, name), published
+    log(f"{name}: nothing found in {root}; downloading {', '.join(info.members) or published}")
     try:
-        if source.members:  # unpacked, they are the first of the layouts
-            marker, read = next(iter(source.layouts.items()))
-            home = (root / name / marker).parent
-            download_members(source.archives[0].mirrors, home, source.members, log)
-            return read_files(read, home), published
-        for archive in source.archives:
+        if info.members:
+            download_members(info.archives[0].mirrors, root / name / STL10_FOLDER, info.members, log)
+            return read_files(LAYOUTS[name][STL10_FOLDER], root / name), published
+        for archive in info.archives:
             download(archive.mirrors, root / archive.name, archive.md5, log)
-        return _read_archives(root, source), published
+        return _read_archives(root, name), published
     except DiskFullError:
         raise
     except CourseError as error:
         raise CourseError(
-            f"Could not get {name}. Looked in {root} for prepared arrays, {', '.join(source.layouts)} and {published}; "
+            f"Could not get {name}. Looked in {root} for prepared arrays, {', '.join(LAYOUTS[name])} and {published}; "
             f"then tried to download:\n{error}\nDownload {published} by hand, put it into {root} and run this again."
         ) from error
 
 
-def _read_archives(folder: Path, source: Source) -> Arrays:
-    for archive in source.archives:
+def _read_archives(folder: Path, name: str) -> Arrays:
+    for archive in DATASETS[name].archives:
         if (found := file_md5(folder / archive.name)) != archive.md5:
             raise CourseError(f"{folder / archive.name} has MD5 {found}, published is {archive.md5}: damaged. "
                               "Delete it and try again.")
-    return read_files(source.read, [folder / archive.name for archive in source.archives])
+    return read_files(ARCHIVE_READERS[name], [folder / archive.name for archive in DATASETS[name].archives])
 
 
 def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:

@@ -1,7 +1,6 @@
 """Which images are used: subsets, validation splits, and the items of an epoch. Indices, never copies of images."""
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -18,7 +17,7 @@ class EpochItems:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, chosen: np.ndarray) -> EpochItems:
+    def __getitem__(self, chosen: np.ndarray) -> Self:
         return EpochItems(self.image[chosen], self.transform_id[chosen])
 
 

@@ -4,8 +4,6 @@ For CIFAR-10 and STL-10 ten classes of textured shapes with random color, light,
 brightness carry no information about the class, so a linear classifier fails. For GTSRB the 43 signs of ``signs.png``,
 simplified drawings, seen from a passing car. Accuracies on synthetic data only show that the code runs and learns.
 """
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course_utils.data.sources import GTSRB_CLASSES, GTSRB_SIZE, STL10_SIZE
+from course_utils.data.info import DATASETS
 from course_utils.errors import unknown_name_error
 
 SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",
           "dotted frame", "checked bar", "plain star", "checked diamond", "target")
-CLASSES: Mapping[str, tuple[str, ...]] = {"cifar10": SHAPES, "gtsrb": GTSRB_CLASSES, "stl10": SHAPES}
-IMAGE_SIZE = {"cifar10": 32, "gtsrb": GTSRB_SIZE, "stl10": STL10_SIZE}  # pixels
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "cifar10": SHAPES, "gtsrb": DATASETS["gtsrb"].classes, "stl10": SHAPES}
 TRACK_LENGTH = 3  # images of one sign while the car approaches (GTSRB: 30)
 SIGN_PIXELS = 40  # side of a tile of signs.png
 SIGN_COLUMNS = 11  # tiles per row of signs.png, in the order of the classes
@@ -32,8 +30,8 @@ def generate(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.nd
     Every split is balanced and shuffled; equal arguments give equal bytes. For "gtsrb" also ``train_tracks`` int64:
     the images of one sign share a number.
     """
-    if name not in IMAGE_SIZE:
-        raise unknown_name_error("synthetic data set", name, IMAGE_SIZE)
+    if name not in CLASSES:
+        raise unknown_name_error("synthetic data set", name, CLASSES)
     arrays = {}
     for stream, (split, count) in enumerate(counts.items()):
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = _generate_split(name, count, [seed, stream])
@@ -52,7 +50,7 @@ def _number_tracks(labels: np.ndarray) -> np.ndarray:
 
 
 def _generate_split(name: str, count: int, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    size, classes = IMAGE_SIZE[name], len(CLASSES[name])
+    size, classes = DATASETS[name].image_size, len(CLASSES[name])
     labels = np.random.default_rng(seeds).permutation(np.arange(count, dtype=np.int64) % classes)
     images = np.empty((count, size, size, 3), np.uint8)
 

@@ -1,6 +1,4 @@
 """Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): which places of the image speak for a class."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

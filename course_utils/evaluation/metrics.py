@@ -1,6 +1,4 @@
 """Predictions and what is computed from them."""
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

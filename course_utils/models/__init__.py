@@ -1,6 +1,4 @@
 """The networks by name, and building one."""
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,6 +1,4 @@
 """Blocks that the networks of the course share."""
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,6 +1,4 @@
 """Networks for CIFAR-10: (N, 3, 32, 32) normalized images -> (N, 10) logits."""
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,6 +1,4 @@
 """A custom network, ``FILE.py:CLASS``. Errors in that file are reported as one sentence with their line number."""
-from __future__ import annotations
-
 import copy
 import importlib.util
 import inspect
@@ -24,14 +22,6 @@ def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.M
     (N, num_classes). Raises ``CourseError``.
     """
     path, attribute = locate_model(name)
-    make = _find_class(path, attribute)
-    arguments = {**_arguments(make, attribute, num_classes, settings), **settings}
-    model = _report_errors(path, lambda: make(**arguments))
-    _try(model, path, attribute, num_classes, image_size)
-    return model
-
-
-def _find_class(path: Path, attribute: str) -> Callable[..., nn.Module]:
     module = _report_errors(path, lambda: _import_file(path))
     make = getattr(module, attribute, None)
     if make is None:
@@ -41,7 +31,10 @@ def _find_class(path: Path, attribute: str) -> Callable[..., nn.Module]:
     if not callable(make) or isinstance(make, nn.Module):
         raise CourseError(f"{attribute} of {path.name} is a {type(make).__name__}: it must be a class of "
                           "torch.nn.Module, or a function that makes one.")
-    return make
+    arguments = {**_arguments(make, attribute, num_classes, settings), **settings}
+    model = _report_errors(path, lambda: make(**arguments))
+    _try(model, path, attribute, num_classes, image_size)
+    return model
 
 
 def _import_file(path: Path) -> Any:

@@ -2,8 +2,6 @@
 
 Layer by layer as published; a ``SpatialTransformer`` can be placed in front of any of them.
 """
-from __future__ import annotations
-
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ Three steps, each with a gradient: a localization network predicts six numbers t
 ``affine_grid`` computes for each pixel of the output the place in the input that the map sends it to; ``grid_sample``
 interpolates the input there, bilinearly.
 """
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

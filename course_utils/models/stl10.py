@@ -4,8 +4,6 @@ Exactly as the published code executes them: a pooling that is defined and never
 is called twice is called twice. ``logit_activation`` is the published last layer, an activation on the logits
 themselves: a logit that a ReLU sets to 0 gets no gradient, so for such an image that class learns nothing.
 """
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from course_utils.models.blocks import Bottleneck

@@ -1,6 +1,4 @@
-"""The structure of a network: its summary, the sizes of its feature maps, and the images that it accepts."""
-from __future__ import annotations
-
+"""The structure of a network: its summary, its feature maps, and the image sizes that it accepts."""
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -27,13 +25,21 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 def summary(model: nn.Module, input_size: Shape) -> str:
     """torchinfo's table of every layer; ``input_size`` is (N, C, H, W). Mode and device of the model are unchanged."""
+    columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
+    table = str(_torchinfo(model, input_size, col_names=columns, col_width=16, depth=2))
+    return table.replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
+
+
+def mult_adds(model: nn.Module, input_size: Shape) -> int:
+    """Multiply-accumulate operations of one forward pass of (N, C, H, W), as torchinfo counts them."""
+    return _torchinfo(model, input_size).total_mult_adds
+
+
+def _torchinfo(model: nn.Module, input_size: Shape, **settings: Any) -> Any:
     import torchinfo
 
-    columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
-    was_training, device = model.training, next(model.parameters()).device
-    table = torchinfo.summary(model, input_size, col_names=columns, col_width=16, depth=2, verbose=0, device=device)
-    model.train(was_training)
-    return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
+    with eval_mode(model):
+        return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, **settings)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -41,22 +47,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def mult_adds(model: nn.Module, input_size: Shape) -> int:
-    """Multiply-accumulate operations of one forward pass of (N, C, H, W), as torchinfo counts them."""
-    import torchinfo
-
-    return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device).total_mult_adds
-
-
 def check_input_size(model: nn.Module, size: int) -> None:
     """Raise ``CourseError``, naming the smallest legal size, when ``model`` cannot take ``size`` x ``size`` pixels."""
-    if accepts_size(model, size):
-        return
-    smallest = next((other for other in range(1, LARGEST_TRIED + 1) if accepts_size(model, other)), None)
-    if smallest is None:
-        _run_once(model, (1, 3, size, size))  # it takes no image at all: its own error says why
-    raise CourseError(f"{type(model).__name__} cannot take images of {size}x{size} pixels: the smallest that it can "
-                      f"take are {smallest}x{smallest}.")
+    if not accepts_size(model, size):
+        smallest = next((other for other in range(1, LARGEST_TRIED + 1) if accepts_size(model, other)), None)
+        if smallest is None:
+            _run_once(model, (1, 3, size, size))  # it takes no image at all: its own error says why
+        raise CourseError(f"{type(model).__name__} cannot take images of {size}x{size} pixels: the smallest that it "
+                          f"can take are {smallest}x{smallest}.")
 
 
 def accepts_size(model: nn.Module, size: int) -> bool:

@@ -1,10 +1,6 @@
-"""Two runs side by side: settings, curves, classes, and the images that only one of them classifies correctly."""
-from __future__ import annotations
-
+"""Two runs side by side: settings, results, curves, and the images that only one of them classifies correctly."""
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,18 +33,21 @@ def find_record(name: str) -> NamedRecord:
     return path.parent.name if path.name == "record.json" else path.stem, read_record(path)
 
 
-def disambiguate(one: NamedRecord, other: NamedRecord) -> tuple[NamedRecord, NamedRecord]:
-    """Both, numbered where they have the same name."""
-    if one[0] != other[0]:
-        return one, other
-    return (f"{one[0]} (1)", one[1]), (f"{other[0]} (2)", other[1])
-
-
 def compare(one: NamedRecord, other: NamedRecord) -> str:
     """Plain text: settings that differ, results, and accuracy by class, the largest difference first."""
     (name, a), (rival, b) = one, other
+    settings = [(key, str(ours), str(theirs))
+                for key, ours, theirs in config_differences(a["experiment"], b["experiment"])]
+    results = [("data", *(r["data"]["title"] for r in (a, b))),
+               ("parameters", *(f"{r['parameters']:,}" for r in (a, b))),
+               ("epochs", *(f"{len(r['history'])}" for r in (a, b))),
+               ("learning rate", *(f"{r['lr']:.1e}" for r in (a, b))),
+               ("test accuracy", *(f"{r['final']['accuracy']:.2%}" for r in (a, b))),
+               ("test loss", *(f"{r['final']['loss']:.4f}" for r in (a, b))),
+               ("minutes", *(f"{r['seconds'] / 60:.1f}" for r in (a, b))),
+               ("machine", *(f"{r['sessions'][-1]['machine']}, {r['precision']}" for r in (a, b)))]
     head = ("", name, rival)
-    blocks = [[head, *_settings(a, b)], [head, *_results(a, b)]]
+    blocks = [[head, *(settings or [("same experiment", "", "")])], [head, *results]]
     ours, theirs = a["final"]["per_class"], b["final"]["per_class"]
     if ours.keys() == theirs.keys():
         order = sorted(ours, key=lambda name: -abs(ours[name] - theirs[name]))
@@ -56,31 +55,6 @@ def compare(one: NamedRecord, other: NamedRecord) -> str:
             name, f"{ours[name]:.1%}", f"{theirs[name]:.1%}", f"{100 * (theirs[name] - ours[name]):+.1f}")
             for name in order)])
     return "\n\n".join("\n".join(align_columns(rows)) for rows in blocks)
-
-
-def _settings(a: Record, b: Record) -> list[tuple[str, str, str]]:
-    rows = [(key, _short(ours), _short(theirs))
-            for key, ours, theirs in config_differences(a["experiment"], b["experiment"])]
-    return rows or [("same experiment", "", "")]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return ", ".join(str(part.get("name", part)) for part in value)
-    return str(value)
-
-
-def _results(a: Record, b: Record) -> list[tuple[str, str, str]]:
-    def row(label: str, text: Any) -> tuple[str, str, str]:
-        return label, text(a), text(b)
-
-    return [row("data", lambda r: r["data"]["title"]), row("parameters", lambda r: f"{r['parameters']:,}"),
-            row("epochs", lambda r: f"{len(r['history'])}"), row("learning rate", lambda r: f"{r['lr']:.1e}"),
-            row("test accuracy", lambda r: f"{r['final']['accuracy']:.2%}"),
-            row("test loss", lambda r: f"{r['final']['loss']:.4f}"),
-            row("minutes", lambda r: f"{r['seconds'] / 60:.1f}"),
-            row("machine", lambda r: f"{r['sessions'][-1]['machine']}, {r['precision']}"),
-            row("commit", lambda r: (r["sessions"][-1].get("commit") or "–")[:8])]
 
 
 def plot_curves(one: NamedRecord, other: NamedRecord) -> plots.Figure:
@@ -101,22 +75,14 @@ def open_test_set(one: NamedRecord, other: NamedRecord, root: Path | None = None
     return data
 
 
-def recorded_predictions(run: Record, data: Dataset) -> np.ndarray:
-    """int64 (N,): the class that a run predicted for each test image, checked against the record's accuracy."""
-    predicted = np.array(run["final"]["predicted"].split(), np.int64)
-    if len(predicted) != len(data.test_labels) or not np.isclose((predicted == data.test_labels).mean(),
-                                                                 run["final"]["accuracy"], atol=1e-9):
-        raise CourseError(f"A record of {len(predicted)} predictions does not fit {data.title}.")
-    return predicted
-
-
 def changed_predictions(one: NamedRecord, other: NamedRecord, data: Dataset) -> tuple[str, plots.Figure]:
     """How many images only one run classifies correctly, whether that may be chance, and a figure of some.
 
     By McNemar's exact test (1947): if both were equally good, each would win such an image with probability 1/2.
     """
     (name, a), (rival, b) = one, other
-    truth, ours, theirs = data.test_labels, recorded_predictions(a, data), recorded_predictions(b, data)
+    truth = data.test_labels
+    ours, theirs = (np.array(run["final"]["predicted"].split(), np.int64) for run in (a, b))
     correct, rival_correct = ours == truth, theirs == truth
     won, lost = np.flatnonzero(rival_correct & ~correct), np.flatnonzero(correct & ~rival_correct)
     text = (f"Of {len(truth):,} test images both classify {(correct & rival_correct).sum():,} correctly, only {name} "

@@ -1,6 +1,4 @@
 """Executed notebooks: without local paths, and one fresh run from the top."""
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

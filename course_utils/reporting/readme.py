@@ -1,6 +1,4 @@
 """READMEs: publishing a run, and writing the blocks between markers from the published records."""
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Sequence
@@ -17,14 +15,15 @@ from course_utils.utils import REPO, atomic_write
 from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
-BLOCKS = {"splits": tables.split_table, "versions": tables.versions_table}  # where an assignment's README has them
+BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table,
+          "versions": tables.versions_table}  # where an assignment's README has them
 FIGURES = ("curves", "straightened", "transforms", "lr_finder", "range_test", "fixres", "resolution", "confusion",
            "mistakes", "grad_cam")  # of a run, in a README; range_test: the first edition's name
 COLAB = "https://colab.research.google.com/"
 PLACEHOLDER = "OWNER/NAME"  # until the repository has a remote on GitHub
 
 
-def publish(folder: Path, notebook: Path) -> str:
+def publish(folder: Path) -> str:
     """Make the run in ``folder`` a published result: copy its record, executed notebook and figures; return its name.
 
     Raises ``CourseError`` for a run on synthetic data, a record that contradicts itself, and a run with overrides other
@@ -35,8 +34,9 @@ def publish(folder: Path, notebook: Path) -> str:
         raise CourseError(f"{folder} is a run on synthetic data: not a result.")
     if changed := changed_settings(record):
         raise CourseError(f"{folder} {_not_its_variant(record, changed)} Define a variant of its own.")
-    check_fresh_run(notebook)
     assignment, name = record["experiment"]["assignment"], run_name(variant_of(record))
+    notebook = folder / f"{read_assignment(assignment)['notebook']}.ipynb"
+    check_fresh_run(notebook)
     home, images = ASSIGNMENTS / assignment, REPO / "images" / assignment
     for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def _section(assignment: str) -> str:
     badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
              f"({COLAB}github/{_address()}/blob/main/notebooks/{about['notebook']}.ipynb)")
     return (f"**[{about['title']}](assignments/{assignment}/README.md)** {badge}\n\n"
-            f"{tables.results_table(assignment, tables.SHORT_COLUMNS)}")
+            f"{tables.results_table(assignment)}")
 
 
 def _address() -> str:

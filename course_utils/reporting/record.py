@@ -1,6 +1,4 @@
 """The record of a run: one JSON file with everything that tables and texts say about it."""
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

@@ -1,11 +1,9 @@
 """The folder of a run: its name, its lock, and clearing it."""
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
 from course_utils.config import Experiment
-from course_utils.data.datasets import DATASETS
+from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError
 from course_utils.training import checkpoint
 from course_utils.utils import REPO, lock_folder

@@ -1,135 +1,82 @@
 """Tables and texts for READMEs and notebooks, in Markdown, from the published records alone."""
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 
 from course_utils.config import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, total_epochs
-from course_utils.data.datasets import DATASETS
+from course_utils.data.info import DATASETS
 from course_utils.reporting.record import Record, configured_epochs, is_full_length, published_records
 from course_utils.training.device import short_name
 from course_utils.variants import load_experiment, read_assignment
 
-COLUMNS = ("variant", "original (test)", "training, augmented", "validation", "test accuracy, ours", "test loss",
-           "epochs", "parameters", "training time", "machine", "data", "commit", "run")
-SHORT_COLUMNS = tuple(name for name in COLUMNS
-                      if name not in ("training, augmented", "validation", "test loss", "data", "commit"))
-WITHOUT_LINKS = COLUMNS[:-1]
-COMPARED = tuple(f.name for f in dataclasses.fields(Experiment) if f.name not in ("variant", "about", "stages",
-                                                                                   "model_file"))
+NamedRuns = Sequence[tuple[str, Record]]  # runs that differ in the seed alone
+COMPARED = tuple(f.name for f in dataclasses.fields(Experiment)
+                 if f.name not in ("variant", "about", "stages", "model_file"))
 
 
-def results_table(assignment: str, columns: Sequence[str] = COLUMNS) -> str:
-    """Markdown: one row for each variant, split and number of epochs, with the mean over its seeds.
+def group_runs(assignment: str) -> list[NamedRuns]:
+    """The published runs, grouped where they differ in the seed alone, in the order of ``variants.toml``."""
+    order = list(read_assignment(assignment)["variants"])
+    groups: dict[tuple[int, str, int], list[tuple[str, Record]]] = {}
+    for name, run in published_records(assignment).items():
+        exp = run["experiment"]
+        groups.setdefault((order.index(exp["variant"]), _split(run), total_epochs(exp)), []).append((name, run))
+    return [groups[key] for key in sorted(groups)]
+
+
+def results_table(assignment: str, links: bool = True) -> str:
+    """Markdown: one row for each variant, split and number of epochs: mean and standard deviation over its seeds.
 
     Links to the executed notebooks are relative to the repository's root.
     """
-    rows = [dict(zip(COLUMNS, _row(assignment, runs))) for runs in group_runs(assignment)]
-    return _markdown([columns, *([row[name] for name in columns] for row in rows)]) if rows else "_No run yet._"
+    original = read_assignment(assignment)["published"]
+    rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]
+    for runs in group_runs(assignment):
+        run = runs[0][1]
+        accuracy = _mean([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
+        where = _unique(f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
+                        for _, run in runs for part in run["sessions"])
+        minutes = _mean([run["seconds"] / 60 for _, run in runs], ".0f")
+        rows.append([_name(run), original.get(run["experiment"]["variant"], "–"),
+                     f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
+                     _length(runs), f"{minutes} min, {where}"])
+        if links:
+            rows[-1].append("<br>".join(
+                f"seed {run['experiment']['seed']}: [notebook](assignments/{assignment}/runs/{name}.ipynb), "
+                f"[record](assignments/{assignment}/results/{name}.json)" for name, run in runs))
+    return _markdown(rows)
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    head, *rows = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([head, "|" + " --- |" * len(lines[0]), *rows])
-
-
-def group_runs(assignment: str) -> list[list[tuple[str, Record]]]:
-    """The published runs, grouped where they differ in the seed alone, in the order of ``variants.toml``."""
-    order = list(read_assignment(assignment)["variants"])
-    found: dict[tuple[int, str, int], list[tuple[str, Record]]] = {}
-    for name, run in published_records(assignment).items():
-        exp = run["experiment"]
-        found.setdefault((order.index(exp["variant"]), _split(run), total_epochs(exp)), []).append((name, run))
-    return [found[key] for key in sorted(found)]
-
-
-def _split(run: Record) -> str:
-    """The split's name where the data set offers a choice and the run held images out, else nothing."""
-    exp = run["experiment"]
-    return exp.get("split", "") if DATASETS[exp["dataset"]].has_tracks and exp["holdout"] else ""
-
-
-def _kept(run: Record) -> dict[str, float]:
-    """The epoch whose weights were evaluated."""
-    return run["history"][run.get("kept_epoch", len(run["history"])) - 1]
-
-
-def _mean(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
-    text = format(statistics.fmean(values), form)
-    return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
-
-
-def _percent_and_loss(runs: Sequence[tuple[str, Record]], split: str) -> str:
-    rows = [_kept(run) for _, run in runs]
-    if f"{split}_loss" not in rows[0]:
-        return "–"
-    accuracies, losses = [100 * row[f"{split}_accuracy"] for row in rows], [row[f"{split}_loss"] for row in rows]
-    return f"{_mean(accuracies)} %, {_mean(losses, '.3f')}"
-
-
-def _row(assignment: str, runs: Sequence[tuple[str, Record]]) -> list[str]:
-    exp, split = runs[0][1]["experiment"], _split(runs[0][1])
-    variant, epochs = exp["variant"], total_epochs(exp)
-    whole = configured_epochs(runs[0][1])
-    length = f"{epochs}" if epochs == whole else f"{epochs} of {whole}, schedule scaled to {epochs}"
-    early = [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
-             if len(run["history"]) < epochs]
-    length += f" ({', '.join(early)})" if early else ""
-    if exp["select_epoch"] == "best":
-        length += f", best epoch: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
-    where = sorted({f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
-                    for _, run in runs for part in run["sessions"]})
-    return [variant + (f", {split} split" if split else ""), read_assignment(assignment)["published"].get(variant, ""),
-            _percent_and_loss(runs, "train"), _percent_and_loss(runs, "val"),
-            f"**{_mean([100 * run['final']['accuracy'] for _, run in runs], spread=True)} %** "
-            f"({len(runs)} seed{'s' * (len(runs) > 1)})",
-            _mean([run["final"]["loss"] for _, run in runs], ".3f"), length, f"{runs[0][1]['parameters']:,}",
-            f"{_mean([run['seconds'] / 60 for _, run in runs], '.0f')} min", "; ".join(where),
-            _unique(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs),
-            _unique(f"`{(part.get('commit') or '–')[:7]}`" for _, run in runs for part in run["sessions"]),
-            "<br>".join(f"seed {run['experiment']['seed']}: [notebook](assignments/{assignment}/runs/{name}.ipynb), "
-                        f"[record](assignments/{assignment}/results/{name}.json)" for name, run in runs)]
-
-
-def _unique(texts: Iterable[str]) -> str:
-    """Each text once, in order."""
-    return "<br>".join(dict.fromkeys(texts))
-
-
-def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
-    """Histories, by variant, of the runs that the assignment's ``compare`` names: of each the first of its longest.
-
-    Empty unless there is a run of every one of them.
-    """
-    longest: dict[str, Record] = {}
-    for runs in group_runs(assignment):  # in the order of epochs
-        longest[runs[0][1]["experiment"]["variant"]] = runs[0][1]
-    wanted = read_assignment(assignment)["compare"]
-    return {name: longest[name]["history"] for name in wanted} if longest.keys() >= set(wanted) else {}
+def provenance_table(assignment: str) -> str:
+    """Markdown: for each row of ``results_table`` the network's size, the losses, the data and the commits."""
+    rows = [["variant", "parameters", "training, augmented", "test loss", "data", "commit"]]
+    for runs in group_runs(assignment):
+        run = runs[0][1]
+        data = _unique(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs)
+        commits = _unique(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
+                          for part in run["sessions"] if (commit := part.get("commit")))
+        loss = _mean([run["final"]["loss"] for _, run in runs], ".3f")
+        rows.append([f"{_name(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
+                     _accuracy_and_loss(runs, "train"), loss, data, commits or "–"])
+    return _markdown(rows)
 
 
 def split_table(assignment: str) -> str:
     """Markdown: accuracy on plain validation images and on test images, by variant and split."""
-    head = ["variant", "split", "seeds", "validation, plain", "test", "too optimistic by"]
-    rows = []
+    rows = [["variant", "split", "seeds", "validation, plain", "test", "too optimistic by"]]
     for runs in group_runs(assignment):
-        if not all(run.get("validation") for _, run in runs):
-            continue
-        held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("validation", "final"))
-        exp = runs[0][1]["experiment"]
-        rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
-                     f"{_mean(test, spread=True)} %", f"{_mean([h - t for h, t in zip(held, test)], '+.2f')} points"])
-    return _markdown([head, *rows]) if rows else "_No run yet._"
+        if all(run.get("validation") for _, run in runs):
+            held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("validation", "final"))
+            exp, gap = runs[0][1]["experiment"], _mean([h - t for h, t in zip(held, test)], "+.2f")
+            rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
+                         f"{_mean(test, spread=True)} %", f"{gap} points"])
+    return _markdown(rows)
 
 
 def versions_table(assignment: str) -> str:
     """Markdown: each variant as its difference from the one that it extends, with the results of full runs."""
     about = read_assignment(assignment)
-    full = {}
-    for runs in group_runs(assignment):
-        if is_full_length(runs[0][1]):
-            full[runs[0][1]["experiment"]["variant"]] = runs
+    full = {runs[0][1]["experiment"]["variant"]: runs for runs in group_runs(assignment) if is_full_length(runs[0][1])}
     rows = [["version", "differs from", "in", "that is", "original", "validation, ours", "test, ours"]]
     for name, settings in about["variants"].items():
         exp, parent = load_experiment(assignment, name), settings.get("extends")
@@ -140,28 +87,14 @@ def versions_table(assignment: str) -> str:
     return _markdown(rows)
 
 
-def _differences(old: Experiment, new: Experiment) -> list[str]:
-    """What differs, stage by stage; a stage that ``old`` does not have is compared with the first."""
-    lines = []
-    for number in range(len(new.stages) + 1):
-        before = old.stage(number) if number <= len(old.stages) else new.stage(0)
-        after = new.stage(number)
-        part = [_difference(name, getattr(before, name), getattr(after, name))
-                for name in (STAGE_SETTINGS if number else COMPARED) if getattr(before, name) != getattr(after, name)]
-        if part or number > len(old.stages):
-            lines.append((f"stage {number + 1}: " if number else "") + "; ".join(part))
-    return lines + ["no further stage"] * (len(new.stages) < len(old.stages))
+def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
+    """Histories, by variant, of the runs that the assignment's ``compare`` names: of each the first of its longest.
 
-
-def _difference(name: str, before: object, after: object) -> str:
-    """One setting, of an augmentation only the steps that are new and the names of those that are gone."""
-    if name not in TRANSFORM_LISTS:
-        text = ", ".join(f"{key} {value}" for key, value in after.items()) if isinstance(after, dict) else f"{after}"
-        return f"{name} {text.removesuffix('.0') or 'none'}"
-    steps = [f"{step.name} ({', '.join(f'{k} {v}' for k, v in step.settings.items())})".replace(" ()", "")
-             for step in after if step not in before]
-    gone = {step.name for step in before} - {step.name for step in after}
-    return f"{name}: " + ", ".join([*steps, *(f"no {step}" for step in sorted(gone))])
+    Empty unless there is a run of every one of them.
+    """
+    longest = {runs[0][1]["experiment"]["variant"]: runs[0][1] for runs in group_runs(assignment)}
+    wanted = read_assignment(assignment)["compare"]
+    return {name: longest[name]["history"] for name in wanted} if longest.keys() >= set(wanted) else {}
 
 
 def recorded_accuracy(exp: Experiment) -> float | None:
@@ -178,15 +111,82 @@ def summary_markdown(record: Record) -> str:
     ran, planned, configured = len(history), total_epochs(exp), configured_epochs(record)
     stopped = "" if ran == planned else f", stopped early of {planned}"
     short = "" if configured in (None, planned) else f" (its variant has {configured})"
-    stage = " of its last stage" if "stage" in history[-1] else ""
-    kept = (f"Epoch {record['kept_epoch']} was selected{stage} ({exp['split']} split); accuracy on plain validation "
-            f"images: {validation['accuracy']:.2%}. " if validation else "")
+    kept = (f"Epoch {record['kept_epoch']} was selected ({exp['split']} split); accuracy on plain validation images: "
+            f"{validation['accuracy']:.2%}. " if validation else "")
     views = exp.get("tta_views", 0)
     seen = f"mean of {views} augmented views and the plain image" if views else "plain images"
     best, worst = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
     return (f"**{record['data']['title']}, one run with seed {exp['seed']}:** test accuracy {final['accuracy']:.2%} "
             f"({final['images']:,} images, {seen}) after {ran} epoch{'s' * (ran > 1)}{stopped}{short}, "
             f"{record['seconds'] / 60:.1f} minutes of training on {record['sessions'][-1]['machine']} in "
-            f"{record['precision']}. Peak learning rate {record['lr']:.1e}. {kept}The training loss fell from "
+            f"{record['precision']}. Peak learning rate {record['lr']:.1e}. {kept}The training loss went from "
             f"{history[0]['train_loss']:.3f} to {history[-1]['train_loss']:.3f}; the test loss is {final['loss']:.3f}. "
             f"Easiest class: {best} ({per_class[best]:.1%}); hardest: {worst} ({per_class[worst]:.1%}).")
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *lines]) if lines else "_No run yet._"
+
+
+def _name(run: Record) -> str:
+    split = _split(run)
+    return run["experiment"]["variant"] + (f", {split} split" if split else "")
+
+
+def _split(run: Record) -> str:
+    """The split's name where the data set offers a choice and the run held images out, else nothing."""
+    exp = run["experiment"]
+    return exp.get("split", "") if DATASETS[exp["dataset"]].has_tracks and exp["holdout"] else ""
+
+
+def _length(runs: NamedRuns) -> str:
+    exp, configured = runs[0][1]["experiment"], configured_epochs(runs[0][1])
+    epochs = total_epochs(exp)
+    early = [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
+             if len(run["history"]) < epochs]
+    best = f", best epoch: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
+    return (f"{epochs}" + (f" of {configured}, schedule scaled" if epochs != configured else "")
+            + (f" ({', '.join(early)})" if early else "") + (best if exp["select_epoch"] == "best" else ""))
+
+
+def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:
+    rows = [run["history"][run["kept_epoch"] - 1] for _, run in runs]
+    if f"{split}_loss" not in rows[0]:
+        return "–"
+    return (f"{_mean([100 * row[f'{split}_accuracy'] for row in rows])} %, "
+            f"{_mean([row[f'{split}_loss'] for row in rows], '.3f')}")
+
+
+def _mean(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
+    text = format(statistics.fmean(values), form)
+    return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
+
+
+def _unique(texts: Iterable[str]) -> str:
+    """Each text once, in order."""
+    return "<br>".join(dict.fromkeys(texts))
+
+
+def _differences(old: Experiment, new: Experiment) -> list[str]:
+    """What differs, stage by stage; a stage that ``old`` does not have is compared with the first."""
+    lines = []
+    for number in range(len(new.stages) + 1):
+        before = old.stage(number) if number <= len(old.stages) else new.stage(0)
+        after = new.stage(number)
+        part = [_difference(name, getattr(before, name), getattr(after, name))
+                for name in (STAGE_SETTINGS if number else COMPARED) if getattr(before, name) != getattr(after, name)]
+        if part or number > len(old.stages):
+            lines.append((f"stage {number + 1}: " if number else "") + "; ".join(part))
+    return lines + ["no further stage"] * (len(new.stages) < len(old.stages))
+
+
+def _difference(name: str, before: object, after: object) -> str:
+    """One setting; of an augmentation the steps that are new and the names of those that are gone."""
+    if name not in TRANSFORM_LISTS:
+        text = ", ".join(f"{key} {value}" for key, value in after.items()) if isinstance(after, dict) else f"{after}"
+        return f"{name} {text.removesuffix('.0') or 'none'}"
+    steps = [f"{step.name} ({', '.join(f'{k} {v}' for k, v in step.settings.items())})".replace(" ()", "")
+             for step in after if step not in before]
+    gone = {step.name for step in before} - {step.name for step in after}
+    return f"{name}: " + ", ".join([*steps, *(f"no {step}" for step in sorted(gone))])

@@ -1,6 +1,4 @@
 """Many notebooks, headless: one on each GPU, or some at a time on the CPU."""
-from __future__ import annotations
-
 import contextlib
 import os
 import queue
@@ -109,16 +107,12 @@ def repo_relative(path: Path) -> str:
 def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
     """Environment variables of each place where a run may take place: each GPU, else ``jobs`` shares of the CPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        names = (listed or [str(number) for number in range(count)])[:count]
-        return [{"CUDA_VISIBLE_DEVICES": name} | _cpu_share(cores, count) for name in names]
-    return [_cpu_share(cores, jobs)] * jobs
-
-
-def _cpu_share(cores: int, slots: int) -> dict[str, str]:
-    return {} if slots == 1 else {"OMP_NUM_THREADS": str(max(1, cores // slots))}
+    if not torch.cuda.is_available():
+        return [{} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}] * jobs
+    count = torch.cuda.device_count()
+    listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return [{"CUDA_VISIBLE_DEVICES": name, "OMP_NUM_THREADS": str(max(1, cores // count))}
+            for name in (listed or map(str, range(count)))][:count]
 
 
 class Batch:
@@ -162,20 +156,20 @@ class Batch:
             if self.stop.wait(slot * STAGGER_SECONDS if number < self.width else 0):
                 return
             self._note(number, "running", started_at=started)
-            limit = self.limit or CELL_SECONDS[job.exp.profile] * self.width
-            before = _modified(job.folder / "record.json")
+            limit, path = self.limit or CELL_SECONDS[job.exp.profile] * self.width, job.folder / "record.json"
+            before = path.stat().st_mtime_ns if path.exists() else None
             state, message = run_notebook(job.notebook, job.parameters, job.folder, limit, environment, self.stop)
-            record = job.record()
-            if state == "done" and (record is None or _modified(job.folder / "record.json") == before):
+            record, accuracy = job.record(), None
+            if state == "done" and (record is None or path.stat().st_mtime_ns == before):
                 state, message = "failed", f"the notebook ended, but {job.folder.name} holds no complete record of it"
             elif state == "done" and (differences := job.differences()):
                 state, message = "failed", f"its record is of another experiment: {'; '.join(differences)}"
-            accuracy = record["final"]["accuracy"] if state == "done" else None
-            if self.stop.is_set() and state != "done":
-                self._note(number, "waiting")
-            else:
-                self._note(number, state, message=message, started_at=started, seconds=time.time() - started,
-                           accuracy=accuracy)
+            elif state == "done":
+                accuracy = record["final"]["accuracy"]
+            elif self.stop.is_set():
+                return self._note(number, "waiting")
+            self._note(number, state, message=message, started_at=started, seconds=time.time() - started,
+                       accuracy=accuracy)
         except Exception as error:  # a full disk, a removed folder: the other runs continue
             self._note(number, "failed", message=f"{type(error).__name__}: {error}", started_at=started)
         finally:
@@ -185,8 +179,3 @@ class Batch:
         self.statuses[number] = self.jobs[number].status(state, **more)
         with contextlib.suppress(OSError):  # it is kept in ``statuses`` as well
             write_status(self.statuses[number], self.jobs[number].folder)
-
-
-def _modified(path: Path) -> int | None:
-    """When ``path`` was written, in nanoseconds."""
-    return path.stat().st_mtime_ns if path.exists() else None

@@ -1,6 +1,4 @@
 """One notebook, headless: papermill in a process of its own, and how it ended."""
-from __future__ import annotations
-
 import base64
 import contextlib
 import json
@@ -33,18 +31,25 @@ NOT_STARTED = r"[Aa]ddress already in use|Kernel didn't respond|Kernel died befo
 
 def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cell_seconds: float,
                  environment: Mapping[str, str], stop: threading.Event) -> tuple[str, str]:
-    """Execute ``notebooks/<notebook>.ipynb`` into ``folder``, with an HTML page of it; return its state and error.
+    """Execute ``notebooks/<notebook>.ipynb`` into ``folder``; return its state and error.
 
     When ``stop`` is set, papermill and its kernel are killed.
     """
+    import yaml
+
     source = REPO / "notebooks" / f"{notebook}.ipynb"
+    cells = sum(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"])
+    encoded = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         output, log = Path(scratch, source.name), Path(scratch, "log")
-        code = _papermill(source, output, log, parameters, cell_seconds, environment, stop)
-        text = log.read_text(encoding="utf-8", errors="replace")
-        if code and not stop.is_set() and re.search(NOT_STARTED, text):
-            code = _papermill(source, output, log, parameters, cell_seconds, environment, stop)
+        command = [sys.executable, "-m", "papermill", str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
+                   "--kernel", "python3", "--start-timeout", "120", "--parameters_base64", encoded,
+                   "--execution-timeout", str(max(1, round(cell_seconds)))]
+        for _ in range(2):
+            code = _run(command, log, {**os.environ, **environment}, cell_seconds * cells + MARGIN_SECONDS, stop)
             text = log.read_text(encoding="utf-8", errors="replace")
+            if not code or stop.is_set() or not re.search(NOT_STARTED, text):
+                break
         try:
             error = _save_executed(output, folder) if output.exists() and not stop.is_set() else ""
         except OSError as refused:
@@ -52,20 +57,12 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
         return _classify(code, error, text)
 
 
-def _papermill(source: Path, output: Path, log: Path, parameters: Mapping[str, Any], cell_seconds: float,
-               environment: Mapping[str, str], stop: threading.Event) -> int | None:
-    """Exit code; ``None`` after the time limits of all cells together."""
-    import yaml
-
-    cells = sum(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"])
-    deadline = time.monotonic() + cell_seconds * cells + MARGIN_SECONDS
-    encoded = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
-    command = [sys.executable, "-m", "papermill", str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
-               "--kernel", "python3", "--start-timeout", "120", "--execution-timeout", str(max(1, round(cell_seconds))),
-               "--parameters_base64", encoded]
+def _run(command: list[str], log: Path, environment: Mapping[str, str], seconds: float,
+         stop: threading.Event) -> int | None:
+    """Exit code; ``None`` after so many ``seconds``."""
+    deadline = time.monotonic() + seconds
     with log.open("w") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, **environment}, cwd=REPO,
-                                   start_new_session=True)
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, cwd=REPO, start_new_session=True)
     while process.poll() is None and time.monotonic() < deadline and not stop.is_set():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
@@ -87,22 +84,12 @@ def kill_tree(pid: int) -> None:
 
 
 def _save_executed(output: Path, folder: Path) -> str:
-    """Put an executed notebook without local paths, and an HTML page, into ``folder``; return the error it ends with.
-
-    The page is only for reading: where it cannot be made, the run is complete without it.
-    """
+    """Put an executed notebook without local paths into ``folder``; return the error that it ends with."""
     try:
         text = strip_paths(output)
     except (ValueError, KeyError):
         return ""  # killed while it was written
     atomic_write(folder / output.name, text)
-    try:
-        from nbconvert import HTMLExporter
-
-        page = HTMLExporter().from_filename(str(folder / output.name))[0]
-        atomic_write((folder / output.name).with_suffix(".html"), page)
-    except Exception as error:  # whatever templates and converters may raise
-        print(f"no page of {output.name}: {error}", file=sys.stderr)
     errors = [item for cell in json.loads(text)["cells"] for item in cell.get("outputs", ())
               if item["output_type"] == "error"]
     return f"{errors[-1]['ename']}: {errors[-1]['evalue']}" if errors else ""
@@ -116,16 +103,11 @@ def _classify(code: int | None, error: str, log: str) -> tuple[str, str]:
         return "timeout", "no end within the time limits of all cells (--limit SECONDS is that of one cell)"
     if code < 0 and not error:
         return "killed", f"papermill was killed by signal {-code}: out of memory?"
-    last = _last_error(log)
+    lines = [line for line in log.splitlines() if line.strip()]
+    last = ([line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)] or lines or [""])[-1]
     message = last if last.startswith("nbclient.") else error or last or f"papermill ended with exit code {code}"
     state = next((state for state, pattern in ERROR_PATTERNS if re.match(pattern, message)), "failed")
     return state, f"the kernel was killed: out of memory? ({message})" if state == "killed" else message
-
-
-def _last_error(log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
-    return (errors or lines or [""])[-1]
 
 
 def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:

@@ -1,6 +1,4 @@
 """The state of each run: ``status.json`` of the batch and ``progress.json`` of the training, in the run's folder."""
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

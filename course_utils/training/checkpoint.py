@@ -3,8 +3,6 @@
 The first digits of a file's SHA-256 are in its name, so that one rename publishes both; the rest of the name counts
 epochs: ``epoch-0007-3f2a9c....pt``. ``torch.load(path, weights_only=True)`` reads one by itself.
 """
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

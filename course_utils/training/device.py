@@ -1,6 +1,4 @@
 """The device, its precision and memory, and how a machine is described in records."""
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -1,16 +1,14 @@
 """The LR range test: some steps at growing learning rates, to see where the loss stops falling."""
-from __future__ import annotations
-
 import copy
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from course_utils.config import Experiment
 from course_utils.data.loader import BatchLoader
@@ -19,6 +17,7 @@ from course_utils.training.trainer import prepare_training, readable_errors, tra
 from course_utils.utils import atomic_write
 
 WARM_UP = 5  # steps after which the smoothed loss is a mean of several batches: 1 / (1 - 0.8)
+
 
 @dataclass(frozen=True)
 class LRFinderResult:
@@ -66,8 +65,9 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
+    endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
     with readable_errors(exp, batches.device):
-        for images, labels in _first_batches(batches, exp.lr_finder_steps):
+        for images, labels in itertools.islice(endless, exp.lr_finder_steps):
             for group in optimizer.param_groups:
                 group["lr"] = low * growth ** len(lrs)
             loss, _ = train_step(exp, model, optimizer, images, labels, precision)
@@ -91,14 +91,3 @@ def _load_result(path: Path, exp: Experiment) -> LRFinderResult | None:
         return LRFinderResult([*map(float, table["lrs"])], [*map(float, table["losses"])]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _first_batches(batches: BatchLoader, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    epoch = 0
-    while steps > 0:
-        for batch in batches.epoch(epoch):
-            if steps == 0:
-                return
-            yield batch
-            steps -= 1
-        epoch += 1

@@ -1,6 +1,4 @@
 """Optimizers and learning rate schedules of an experiment."""
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,6 +1,4 @@
 """The training loop: one epoch, a run with checkpoints, and a run of several stages."""
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math
@@ -29,7 +27,6 @@ from course_utils.training.optim import make_optimizer, make_schedule
 
 Log = Callable[[str], None]
 LOSS_CHECK_STEPS = 100  # between two looks at the loss on a GPU, each of which waits for it; on a CPU every step
-CHECKPOINT_KEYS = {"experiment", "lr", "model", "optimizer", "schedule", "history", "sessions", "best"}
 DIVERGENCE_FACTOR = 2  # times the loss of random guessing, from the second epoch on
 
 
@@ -59,8 +56,8 @@ def train_one_epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, sch
         schedule.step()
         totals += torch.stack([loss * len(labels), correct, torch.ones_like(loss) * len(labels)])
         if (number % check_every == 0 or number == len(loader)) and not math.isfinite(totals[0].item()):
-            raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number} or one of the "
-                                  f"{check_every} before, learning rate {lr:.1e}. Try a smaller learning rate.")
+            raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number}, learning rate {lr:.1e}. "
+                                  "Try a smaller learning rate.")
     loss, correct, images = totals.tolist()
     return {"epoch": epoch, "lr": lr, "train_loss": loss / images, "train_accuracy": correct / images,
             "seconds": time.perf_counter() - start}
@@ -122,15 +119,17 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     if not _is_finished(exp, done):
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
                               "device": train.device.type, **(environment or {})})
+    name = "val" if exp.holdout else "test"
     while not _is_finished(exp, done):
         with readable_errors(exp, train.device):
             row = train_one_epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, precision)
-            row |= _validate(exp, model, val, precision)
+            prediction = predict(model, val, precision)
+        row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
         done.history.append(row)
         log(_format_row(exp, row))
         _check_divergence(row, math.log(1 + int(train.labels.max())))
         if exp.select_epoch == "best" and (done.best is None or row["val_accuracy"] > done.best["val_accuracy"]):
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
             done.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "model": weights}
         if folder:
             checkpoint.save_checkpoint(folder, row["epoch"], {
@@ -201,10 +200,8 @@ def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: L
     state = checkpoint.load_latest(folder, log)
     if state is None:
         return Training()
-    if missing := CHECKPOINT_KEYS - state.keys():
-        raise CourseError(f"{folder} holds a checkpoint that is not a training's: it has no "
-                          f"{', '.join(sorted(missing))}. Choose another OUTPUT_DIR (--output).")
-    differences = describe_differences(exp.as_dict() | {"lr": lr}, state["experiment"] | {"lr": state["lr"]})
+    differences = describe_differences(exp.as_dict() | {"lr": lr},
+                                       state.get("experiment", {}) | {"lr": state.get("lr")})
     if differences:
         raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR (--output) "
                           "or delete it (--restart). Differences:\n  " + "\n  ".join(differences))
@@ -221,12 +218,6 @@ def _is_finished(exp: Experiment, done: Training) -> bool:
     if exp.patience is not None and done.history and len(done.history) - best_epoch(done.history) >= exp.patience:
         return True
     return len(done.history) >= exp.epochs
-
-
-def _validate(exp: Experiment, model: nn.Module, val: BatchLoader, precision: str) -> dict[str, float]:
-    prediction = predict(model, val, precision)
-    name = "val" if exp.holdout else "test"
-    return {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
 
 
 def _check_divergence(row: Mapping[str, float], guessing: float) -> None:

@@ -1,0 +1,21 @@
+import pytest
+
+from course_utils.utils import atomic_write
+
+
+def test_text_and_bytes_in_one_file(tmp_path):
+    atomic_write(tmp_path / "file", "é", b"\x00", memoryview(b"z"))
+    assert (tmp_path / "file").read_bytes() == "é".encode() + b"\x00z"
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    atomic_write(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
