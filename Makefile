@@ -1,10 +1,10 @@
-# Two commands:  make run  (the notebooks, headless, on the drawn sample)  and  make test.
+# Two commands:  make run  (the notebooks, headless, on synthetic data)  and  make test.
 # Besides:  make browser  (notebooks in a real JupyterLab; needs a Chromium).
 PYTHON ?= python3
 BIN := .venv/bin
 
 run: .venv/installed
-	$(BIN)/python -m course_utils run --again --jobs 2
+	$(BIN)/python -m course_utils run --restart --jobs 2
 
 test: .venv/installed
 	$(BIN)/ruff check .
@@ -15,7 +15,7 @@ test: .venv/installed
 NOTEBOOKS ?= 01_gtsrb_stn
 browser: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright -c requirements.lock
-	$(BIN)/python tests/browser.py $(NOTEBOOKS)
+	$(BIN)/python tests/notebooks/browser.py $(NOTEBOOKS)
 
 .venv/installed: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,13 +1,10 @@
-"""Training steps of a variant: the plain way and ours, in turns, each in a process of its own.
+"""Training steps per second of a variant: the baseline and ours, in turns, each in a process of its own.
 
     python -m benchmarks.training cifar10_dilated_depthwise:s7 [--rounds 5] [--steps 5]
 
-Both start from the same weights and see the same augmented batches of real data, drawn before the clock starts; so the
-losses are those of one training, and must agree. Plain: float32, the usual memory layout, the L1 penalty as a loop over
-the parameters, ``.item()`` at every step.
+Both start from the same weights and see the same augmented batches of real data, made before the clock starts; so their
+losses must agree. Baseline: float32, the default memory format, the L1 penalty as a loop, ``.item()`` at every step.
 """
-from __future__ import annotations
-
 import itertools
 import statistics
 import time
@@ -16,20 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from benchmarks import plain, turns
-from course_utils.models import summary as anatomy
-from course_utils.training import device as hardware, optim
-from course_utils.data.datasets import open_dataset
-from course_utils.variants import load_experiment
-from course_utils.data.loader import make_loaders
+from benchmarks import baseline, timing
+from course_utils.data import make_loaders, open_dataset
 from course_utils.models import build_model
-from course_utils.training.step import train_step
+from course_utils.training import learning_rates, select_device, select_precision
+from course_utils.training.trainer import prepare_training, train_step
+from course_utils.variants import load_experiment
 
-GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # times the plain way
+GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # ratios, with bf16 units
 BATCH = {"cifar10_custom_resnet:published": 128}  # instead of the variant's
-CLOSE = 0.05  # the two ways' losses may differ by rounding, and by what training makes of it in some dozen steps
+CLOSE = 0.05  # the losses may differ by rounding, and by what training makes of it in some dozen steps
 
 
 @dataclass(frozen=True)
@@ -42,72 +36,61 @@ class Part:
 
 
 def main() -> None:
-    """Prints a Markdown table."""
-    parser = turns.parser(__doc__)
+    """Print a Markdown table."""
+    parser = timing.parser(__doc__)
     parser.add_argument("variants", nargs="*", metavar="ASSIGNMENT:VARIANT", default=list(GOALS))
-    parser.add_argument("--steps", type=int, default=5, help="optimiser steps a round")
+    parser.add_argument("--steps", type=int, default=5, help="optimizer steps per round")
     args = parser.parse_args()
-    turns.show(turns.table(measure(args.rounds, args.steps, args.root, args.variants)))
+    timing.show(timing.table(measure(args.rounds, args.steps, args.root, args.variants)))
 
 
 def measure(rounds: int, steps: int, root: Path | None = None,
-            variants: Sequence[str] = tuple(GOALS)) -> list[turns.Row]:
-    """A row a variant. Raises ``RuntimeError`` when the two ways' losses go apart: then they are not one training."""
-    return [_compare(name, rounds, steps, root) for name in variants]
-
-
-def _compare(name: str, rounds: int, steps: int, root: Path | None) -> turns.Row:
-    found = turns.in_processes(prepare, rounds, name, rounds, steps, root)
-    precision = found["ours"][0].precision
-    losses = [[part.loss for part in found[way]] for way in turns.WAYS]
-    if precision == "fp32" and max(abs(a - b) for a, b in zip(*losses)) > CLOSE * losses[0][0]:
-        raise RuntimeError(f"{name}: the losses of the two ways go apart: {losses}")
-    rates = {way: [part.rate for part in parts] for way, parts in found.items()}
-    return turns.compared(title(name), rates, f"images/s, {precision}", GOALS.get(name))
-
-
-def title(name: str) -> str:
-    """Of the row of a variant."""
-    assignment, variant = name.split(":")
-    return f"training step of {assignment}, {variant}, batch {BATCH.get(name) or load_experiment(assignment, variant).batch_size}"
-
-
-def flop(model: nn.Module, image: tuple[int, int, int]) -> float:
-    """Floating-point operations of a step's products for an ``image`` (C, H, W): a layer's forward, for the gradient of
-    its input and for that of its weights.
-    """
-    return 3 * 2 * anatomy.mult_adds(model, (1, *image))
+            variants: Sequence[str] = tuple(GOALS)) -> list[timing.Row]:
+    """A row per variant. Raises ``RuntimeError`` when the losses differ: then it is not the same training."""
+    rows = []
+    for name in variants:
+        found = timing.in_processes(prepare, rounds, name, rounds, steps, root)
+        precision = found["ours"][0].precision
+        losses = [[part.loss for part in found[way]] for way in timing.WAYS]
+        if precision == "fp32" and max(abs(a - b) for a, b in zip(*losses)) > CLOSE * losses[0][0]:
+            raise RuntimeError(f"{name}: the losses differ: {losses}")
+        rates = {way: [part.rate for part in parts] for way, parts in found.items()}
+        batch_size = BATCH.get(name) or load_experiment(*name.split(":")).batch_size
+        rows.append(timing.ratio_row(f"training step of {name}, batch {batch_size}", rates, f"images/s, {precision}",
+                                     GOALS.get(name)))
+    return rows
 
 
 def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> Callable[[], Part]:
-    """What takes the next ``steps`` steps of a training in this ``way``."""
+    """The function that takes the next ``steps`` steps of a training."""
     exp = load_experiment(*name.split(":", 1), batch_size=BATCH.get(name))
     data = open_dataset(exp.dataset, root)
-    machine = hardware.select_device(exp.precision) if way == "ours" else None
-    batches = make_loaders(exp, data, machine.placement if machine else {"device": "cpu", "rank": 0, "world": 1}).train
-    drawn = list(itertools.islice(batches.epoch(1), 1 + rounds * steps))
+    device = select_device() if way == "ours" else torch.device("cpu")
+    precision = select_precision(exp.precision, device) if way == "ours" else "fp32"
+    batches = make_loaders(exp, data, device).train
+    ready = list(itertools.islice(batches.epoch(1), 1 + rounds * steps))
     torch.manual_seed(exp.seed)
     model = build_model(exp.model, len(data.classes), **exp.model_settings).train()
-    rate = optim.learning_rates(exp, exp.lr or 0.01, len(batches))[0]
-    if machine:
-        step = train_step(exp, model, rate, machine)
+    lr = learning_rates(exp, exp.lr or 0.01, len(batches))[0]
+    if way == "ours":
+        model, optimizer = prepare_training(exp, model, lr, device)
     else:
-        drawn = [(x.contiguous(), y) for x, y in drawn]
-        optimizer = plain.optimizer_for(model, exp.optimizer, rate, exp.momentum, exp.weight_decay)
+        ready = [(x.contiguous(), y) for x, y in ready]
+        optimizer = baseline.optimizer_for(model, exp.optimizer, lr, exp.momentum, exp.weight_decay)
 
-        def step(x: torch.Tensor, y: torch.Tensor) -> float:
-            return plain.step(model, optimizer, x, y, exp.l1)
+    def step(x: torch.Tensor, y: torch.Tensor) -> float:
+        if way == "ours":
+            return float(train_step(exp, model, optimizer, x, y, precision)[0])
+        return baseline.step(model, optimizer, x, y, exp.l1)
 
-    step(*drawn.pop())  # what is done once
+    step(*ready.pop())  # warm-up
 
-    def measure() -> Part:
-        begun = time.perf_counter()
-        losses = [float(step(*drawn.pop(0))) for _ in range(steps)]
-        seconds = time.perf_counter() - begun
-        return Part(steps * exp.batch_size / seconds, statistics.fmean(losses),
-                    machine.precision if machine else "fp32")
+    def measure_part() -> Part:
+        start = time.perf_counter()
+        losses = [step(*ready.pop(0)) for _ in range(steps)]
+        return Part(steps * exp.batch_size / (time.perf_counter() - start), statistics.fmean(losses), precision)
 
-    return measure
+    return measure_part
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 import errno
 import functools
 import os
-import platform
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from course_utils.errors import CourseError
 REPO = Path(__file__).resolve().parent.parent
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, a limit on file sizes
 LEASE_SECONDS = 60.0  # without a sign of life, after which another host may take a folder over
+UNREADABLE_SECONDS = 5.0  # after which a lock file that names no process is taken over: one cut short, or an old one
 
 
 def disk_error(error: OSError, folder: Path) -> str:
@@ -45,6 +46,13 @@ def _lease(folder: Path, name: str) -> SoftFileLease:
     return SoftFileLease(folder / name, lease_duration=LEASE_SECONDS, thread_local=False)
 
 
+@functools.cache
+def _host_name() -> str:
+    """This machine as lock files name it: in a container with its process namespace."""
+    with tempfile.TemporaryDirectory() as folder, SoftFileLease(Path(folder, "lock")) as lock:
+        return lock.owner.hostname
+
+
 def lock_folder(folder: Path, name: str = ".lock") -> None:
     """Take ``folder`` for this process until ``release_folder`` or the end of the process.
 
@@ -52,17 +60,17 @@ def lock_folder(folder: Path, name: str = ".lock") -> None:
     is taken over; one of another host when it shows no sign of life for a minute. Raises ``CourseError`` that names
     the owner.
     """
-    lock = _lease(folder, name)
-    owner = None
-    for wait in (0.0, LEASE_SECONDS + 10):
+    lock, wait, owner = _lease(folder, name), 0.0, None
+    for _ in range(2):
         try:
             if not lock.is_locked:
                 lock.acquire(timeout=wait)
             return
         except Timeout:
             owner = lock.owner
-            if owner is None or owner.hostname == platform.node():
+            if owner and owner.hostname == _host_name():
                 break
+            wait = 1.25 * LEASE_SECONDS if owner else UNREADABLE_SECONDS
     who = f"Process {owner.pid} on {owner.hostname}" if owner else "Another process"
     raise CourseError(f"{who} is using {folder}: wait for it or stop it (it may be an open notebook), or choose "
                       "another OUTPUT_DIR (--output).")

@@ -1,5 +1,6 @@
 """What several test files share."""
 import contextlib
+import dataclasses
 import os
 
 import numpy as np
@@ -7,8 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from course_utils.data.datasets import open_dataset
 from course_utils.data.loader import BatchLoader
 from course_utils.data.prepare import data_root
+from course_utils.evaluation.metrics import Prediction
+from course_utils.reporting.record import environment_info, make_record
+from course_utils.training.trainer import Training
+from course_utils.variants import load_experiment
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -64,3 +70,17 @@ def file_size_limit(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def finished_record(seed=0, epochs=3, correct=70, profile="full"):
+    """A record as a run of cifar10_custom_resnet with 100 test images leaves it, ``correct`` of them right."""
+    exp = load_experiment("cifar10_custom_resnet", profile=profile, seed=seed, epochs=epochs)
+    data = open_dataset("cifar10", data="synthetic", train_images=20, test_images=100)
+    data = dataclasses.replace(data, is_synthetic=profile == "smoke")
+    logits = np.eye(10, dtype=np.float32)[data.test_labels]
+    logits[correct:] = np.roll(logits[correct:], 1, axis=1)
+    prediction = Prediction(logits, data.test_labels)
+    rows = [{"epoch": k, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5, "seconds": 60.0, "test_loss": 1.0,
+             "test_accuracy": prediction.accuracy} for k in range(1, epochs + 1)]
+    training = Training(rows, [{"from_epoch": 1, **environment_info()}])
+    return make_record(exp, data, 0.01, 6_573_130, training, prediction, "fp32", torch.device("cpu"))

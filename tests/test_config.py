@@ -1,51 +1,67 @@
+"""Experiments: what variants.toml means, and that nothing invalid gets through."""
 import dataclasses
 
 import pytest
 
-from course_utils import config as experiment
+from course_utils import config, variants
 from course_utils.augment.pipeline import build_steps
+from course_utils.config import PROFILES, Experiment, config_differences, total_epochs
+from course_utils.data import DATASETS
 from course_utils.errors import CourseError
-from course_utils.variants import load_experiment
 from course_utils.models import build_model
+from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 NAME = "cifar10_custom_resnet"
-HEAD = 'title = "t"\nnotebook = "n"\n'
+HEAD = 'title = "t"\nnotebook = "01_x"\n[smoke]\nepochs = 1\n'
+BASE = HEAD + '[variant.a]\nabout = "a"\ndataset = "cifar10"\nmodel = "m"\nepochs = 3\nbatch_size = 4\nlr = 0.1\n'
 
 
-@pytest.mark.parametrize("assignment", experiment.list_assignments())
-@pytest.mark.parametrize("profile", experiment.PROFILES)
-def test_every_variant_is_lawful(assignment, profile):
-    for variant in experiment.read_assignment(assignment)["variants"]:
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("assignment", list_assignments())
+def test_every_variant_is_valid(assignment, profile):
+    for variant in read_assignment(assignment)["variants"]:
         exp = load_experiment(assignment, variant, profile)
         assert exp.data == ("synthetic" if profile == "smoke" else "real")
         for stage in exp.all_stages:
             build_steps(stage.augmentation)
-        build_model(exp.model, 10, **exp.model_settings)
+        info = DATASETS[exp.dataset]
+        build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
+        for epochs in (1, 3, 10, 50):
+            assert load_experiment(assignment, variant, profile, epochs=epochs).epochs == epochs
 
 
-def test_the_published_settings():
+def test_published_settings():
     exp = load_experiment(NAME)
     assert (exp.epochs, exp.batch_size, exp.optimizer) == (24, 512, "adam")
     assert (exp.schedule, exp.peak_epoch) == ("one_cycle", 5)
-    assert [t.name for t in exp.augmentation] == ["horizontal_flip", "shift_scale_rotate", "coarse_dropout"]
+    assert [step.name for step in exp.augmentation] == ["horizontal_flip", "shift_scale_rotate", "coarse_dropout"]
 
 
-def test_frozen():
+def test_experiments_are_frozen_and_compare_by_value():
+    exp = load_experiment(NAME)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        load_experiment(NAME).epochs = 3
+        exp.epochs = 3
+    assert exp == load_experiment(NAME) and exp.as_dict() == load_experiment(NAME).as_dict()
+    seed1 = load_experiment(NAME, seed=1)
+    assert config_differences(exp.as_dict(), seed1.as_dict()) == [("seed", 0, 1)]
 
 
-def test_equal_experiments_are_equal():
-    assert load_experiment(NAME) == load_experiment(NAME)
-    assert load_experiment(NAME).as_dict() != load_experiment(NAME, seed=1).as_dict()
+def test_differences_use_defaults_and_ignore_the_description():
+    exp = load_experiment(NAME).as_dict()
+    older = {key: value for key, value in exp.items() if key not in ("tta_views", "model_file")} | {"about": "x"}
+    assert config_differences(exp | {"model_file": "ab"}, older) == []
+    assert config_differences(exp | {"tta_views": 2}, older) == [("tta_views", 2, 0)]
 
 
-def test_epochs_stretch_the_cycle():
+def test_epochs_scale_the_schedule():
     assert load_experiment(NAME, epochs=12).peak_epoch == 2.5
     assert load_experiment(NAME).replace(epochs=12, peak_epoch=4).peak_epoch == 4
+    scaled = load_experiment("stl10_versions", "2.3", epochs=20)  # stages of 200 and 100 epochs
+    assert [(stage.epochs, stage.step_epochs) for stage in scaled.all_stages] == [(20, 5), (10, 5)]
+    assert scaled.all_epochs == total_epochs(scaled.as_dict()) == 30
 
 
-@pytest.mark.parametrize(("changes", "said"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({"variant": "publsihed"}, "Did you mean 'published'"),
     ({"profile": "fast"}, "full, smoke"),
     ({"epochs": 0}, "greater than 0"),
@@ -54,76 +70,69 @@ def test_epochs_stretch_the_cycle():
     ({"seed": -1}, "between 0 and"),
     ({"lr": "high"}, "must be float or None"),
     ({"lr": float("nan")}, "greater than 0"),
+    ({"lr": 10**400}, "must be float or None"),
     ({"optimizer": "adamw"}, "adam, sgd"),
     ({"engine": "kornia"}, "albumentations, torch"),
     ({"warmup": 3}, "Unknown setting: 'warmup'"),
     ({"select_epoch": "best"}, "holdout"),
     ({"patience": 3}, "holdout"),
     ({"peak_epoch": 24}, "between 0 and epochs"),
+    ({"stages": ({"seed": 1},)}, "Unknown setting of a stage: 'seed'"),
 ])
-def test_what_cannot_be_is_refused(changes, said):
-    with pytest.raises(CourseError, match=said):
+def test_invalid_settings_are_rejected(changes, message):
+    with pytest.raises(CourseError, match=message):
         load_experiment(NAME, **changes)
 
 
-def test_an_unknown_assignment_lists_the_known_ones():
+def test_unknown_assignment_lists_the_known_ones():
     with pytest.raises(CourseError, match=NAME):
         load_experiment("cifar10")
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("variant = [", "variants.toml"),
-    ('title = "t"\n[variant.a]\nabout = "x"', "lacks notebook, smoke"),
-    (HEAD + 'colour = 1\n[smoke]\nepochs = 1\n[variant.a]\nabout = "x"', "Unknown key: 'colour'"),
-    (HEAD + '[smoke]\nepochs = 1\n[variant.a]\nabout = "x"\nepoch = 3', "Unknown setting of broken:a: 'epoch'"),
-    (HEAD + '[smoke]\nepochs = 1\n[variant.a]\nabout = "x"', "lacks a setting"),
+def write_variants(tmp_path, monkeypatch, text):
+    (tmp_path / "made_up").mkdir()
+    (tmp_path / "made_up" / "variants.toml").write_text(text)
+    monkeypatch.setattr(variants, "ASSIGNMENTS", tmp_path)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("variant = [", r"variants\.toml"),
+    ('title = "t"\n[variant.a]\nabout = "x"', "has no notebook, smoke"),
+    ('colour = 1\n' + BASE, "Unknown key: 'colour'"),
+    ('compare = "a"\n' + BASE, "must be a list"),
+    (BASE + "epoch = 3", "Unknown setting of made_up:a: 'epoch'"),
+    (BASE + "augmentation = [{p = 0.5}]", "has no name"),
+    (BASE + "rules = 2026-01-01", "not JSON serializable"),
+    (HEAD + '[variant.a]\nabout = "x"', "lacks a setting"),
+    (BASE.replace("[variant.a]", '[variant.a]\nextends = "z"'), "Legal: a"),
+    (BASE.replace("[variant.a]", '[variant.a]\nextends = "b"') + '[variant.b]\nextends = "a"', "circle"),
 ])
-def test_a_broken_file_is_refused(tmp_path, monkeypatch, text, said):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "variants.toml").write_text(text)
-    monkeypatch.setattr(experiment, "ASSIGNMENTS", tmp_path)
-    with pytest.raises(CourseError, match=said):
-        load_experiment("broken")
+def test_invalid_file_is_rejected(tmp_path, monkeypatch, text, message):
+    write_variants(tmp_path, monkeypatch, text)
+    with pytest.raises(CourseError, match=message):
+        load_experiment("made_up")
 
 
-def test_the_table_names_every_setting():
-    text = load_experiment(NAME).table()
-    assert all(f.name in text for f in dataclasses.fields(experiment.Experiment))
-    assert "coarse_dropout(p=0.5, size=16)" in text
-
-
-def toml_with(tmp_path, monkeypatch, variants):
-    folder = tmp_path / "made_up"
-    folder.mkdir()
-    (folder / "variants.toml").write_text('title = "t"\nnotebook = "01_x"\n[smoke]\nepochs = 1\n' + variants)
-    monkeypatch.setattr(experiment, "ASSIGNMENTS", tmp_path)
-
-
-BASE = '[variant.a]\nabout = "a"\ndataset = "cifar10"\nmodel = "m"\nepochs = 3\nbatch_size = 4\nlr = 0.1\n'
-
-
-def test_a_variant_is_written_as_its_difference(tmp_path, monkeypatch):
-    toml_with(tmp_path, monkeypatch, BASE + '[variant.b]\nlike = "a"\nlr = 0.2\n[variant.c]\nlike = "b"\nepochs = 7\n')
-    exp = experiment.load("made_up", "c")
+def test_variant_extends_another(tmp_path, monkeypatch):
+    write_variants(tmp_path, monkeypatch,
+                   BASE + '[variant.b]\nextends = "a"\nlr = 0.2\n[variant.c]\nextends = "b"\nepochs = 7\n')
+    exp = load_experiment("made_up", "c")
     assert (exp.model, exp.lr, exp.epochs, exp.variant) == ("m", 0.2, 7, "c")
 
 
-@pytest.mark.parametrize(("variants", "said"), [
-    ('[variant.b]\nlike = "z"\n', "Legal: a, b"), ('[variant.b]\nlike = "c"\n[variant.c]\nlike = "b"\n', "circle"),
-])
-def test_a_variant_like_none_or_itself_is_refused(tmp_path, monkeypatch, variants, said):
-    toml_with(tmp_path, monkeypatch, BASE + variants)
-    with pytest.raises(CourseError, match=said):
-        experiment.load("made_up", "b")
+def test_table_contains_every_setting():
+    text = load_experiment(NAME).table()
+    assert all(field.name in text for field in dataclasses.fields(Experiment))
+    assert "coarse_dropout(p=0.5, size=16)" in text
 
 
-def test_the_stl10_history():
-    """What the log says of its versions, in literal values: network, batch, passes; and by stage epochs, epochs until
-    the rate falls, size of the tests, and the step that makes the size.
+def test_stl10_versions_are_those_of_the_development_log():
+    """In literal values: network, batch, passes; by stage epochs, epochs until the rate falls, size of the test
+    images, and the step that makes the size.
     """
     first = ("affine", 1.0, {"rotate": 45})
-    colours = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.3}
-    last = [("horizontal_flip", 0.5, {}), ("color_matrix", 1.0, colours)]
+    colors = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.3}
+    last = [("horizontal_flip", 0.5, {}), ("color_matrix", 1.0, colors)]
     crop, whole = "random_resized_crop", ("resize", 120)
     for name, model, settings, batch, passes, *wanted in (
             ("2.2-lenet", "lenet_wide", {}, 64, 10, (500, 100, None, (crop, 96))),
@@ -135,25 +144,25 @@ def test_the_stl10_history():
             ("2.4", "custom_net_256", {"slope": 0.1}, 256, 20, (120, 30, None, (crop, 70)), (80, 20, 120, whole)),
             ("2.5", "grouped_resnet", {}, 256, 20, (500, 100, None, (crop, 70)), (200, 50, 120, whole))):
         exp = load_experiment("stl10_versions", name)
-        assert (exp.model, exp.model_settings, exp.batch_size, exp.passes) == (model, settings, batch, passes)
-        stages = exp.all_stages
-        assert [(stage.epochs, stage.step_epochs, stage.test_image_size) for stage in stages] == [part[:3] for part in wanted]
-        for stage, (*_, (step, size)) in zip(stages, wanted):
+        assert (exp.model, exp.model_settings, exp.batch_size, exp.passes_per_epoch) == (model, settings, batch, passes)
+        assert (exp.holdout, exp.select_epoch, len(exp.all_stages)) == (0.2, "best", len(wanted))
+        for stage, (*lengths, (step, size)) in zip(exp.all_stages, wanted):
+            assert [stage.epochs, stage.step_epochs, stage.test_image_size] == lengths
             steps = [(change.name, change.p, change.settings) for change in stage.augmentation]
             assert steps == [first, (step, 1.0, {"size": size}), *last]
             assert (stage.optimizer, stage.lr, stage.weight_decay, stage.step_gamma) == ("adam", 0.001, 0.0001, 0.1)
-        assert exp.all_epochs == sum(stage.epochs for stage in stages) == experiment.total_epochs(exp.as_dict())
-        assert exp.holdout == 0.2 and exp.keep == "best"
 
 
-@pytest.mark.parametrize("profile", experiment.PROFILES)
-def test_any_number_of_epochs_is_lawful(profile):
-    for assignment in experiment.list_assignments():
-        for variant in experiment.read_assignment(assignment)["variants"]:
-            for epochs in (1, 3, 10, 50):
-                assert load_experiment(assignment, variant, profile, epochs=epochs).epochs == epochs
-
-
-def test_where_a_notebook_starts():
-    assert load_experiment("stl10_versions", 2.3) == load_experiment("stl10_versions", "2.3")  # papermill -p makes a number of it
+def test_default_variant_and_a_number_as_its_name():
+    assert load_experiment("stl10_versions", 2.3) == load_experiment("stl10_versions", "2.3")  # from papermill -p
     assert load_experiment("stl10_versions").variant == "2.5" and load_experiment("gtsrb_stn").variant == "lenet_stn"
+
+
+def test_custom_network_is_recorded_by_name_and_hash():
+    exp = load_experiment("gtsrb_stn", model="assignments/gtsrb_stn/best_net.py:SignNet")
+    assert exp.as_dict()["model"] == "best_net.py:SignNet" and len(exp.model_file) == 64 and exp.model_settings == {}
+    assert exp.about == "best_net.py:SignNet, trained as lenet_stn"
+    for name, message in (("best_net.py", "FILE.py:CLASS"), ("nowhere.py:Net", "there is no .*nowhere.py")):
+        with pytest.raises(CourseError, match=message):
+            load_experiment("gtsrb_stn", model=name)
+    assert config.display_name("lenet") == "lenet"

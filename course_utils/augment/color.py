@@ -1,8 +1,7 @@
-"""Transforms of pixel values of batches: color and holes. See ``geometry.py`` for what the classes have in common."""
+"""Transforms of pixel values of batches: color and holes. ``geometry.py`` describes what all transforms share."""
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,27 +16,26 @@ class CoarseDropout:
     """Cover one square hole inside the image with the data set's mean color (Cutout, DeVries & Taylor 2017)."""
 
     size: int = 16  # pixels, side of the hole
-    randoms: ClassVar[int] = 2
+    randoms = 2
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
         """``x`` (B, 3, H, W), 0 to 255, changed where ``apply`` (B,) is true; ``mean``: the color, like ``x``."""
         height, width = x.shape[2:]
         if self.size > min(height, width):
             raise CourseError(f"coarse_dropout size {self.size}: larger than the image ({height}x{width}).")
-        top = (u[:, 0] * (height - self.size + 1)).floor().view(-1, 1, 1, 1)
-        left = (u[:, 1] * (width - self.size + 1)).floor().view(-1, 1, 1, 1)
-        rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
-        columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
-        in_rows = (rows >= top) & (rows < top + self.size) & apply.view(-1, 1, 1, 1)
-        in_columns = (columns >= left) & (columns < left + self.size)
-        return x.lerp(mean.round(), in_rows.float() * in_columns.float())  # weight 0 or 1; half the time of torch.where
+        top, left = (u[:, 0] * (height - self.size + 1)).floor(), (u[:, 1] * (width - self.size + 1)).floor()
+        rows, columns = (torch.arange(side, device=x.device) - first[:, None]
+                         for side, first in ((height, top), (width, left)))  # (B, side), counted from the hole
+        in_rows, in_columns = (((k >= 0) & (k < self.size)).float() for k in (rows, columns))
+        hole = (in_rows * apply[:, None])[:, None, :, None] * in_columns[:, None, None, :]
+        return x.lerp(mean.round(), hole)  # weights 0 or 1; half the time of torch.where
 
 
 @dataclass(frozen=True)
 class ToGray:
     """Replace the color by its brightness, still in three channels."""
 
-    randoms: ClassVar[int] = 0
+    randoms = 0
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
         gray = _constant(LUMA * 3, x.device).view(3, 3)  # equal rows: all channels become the same
@@ -47,7 +45,7 @@ class ToGray:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Change brightness, contrast, saturation and hue as torchvision's transform of that name does.
+    """Change brightness, contrast, saturation and hue, in this order, as torchvision's transform of that name does.
 
     The first three factors are uniform between ``max(0, 1 - amount)`` and ``1 + amount``.
     """
@@ -56,19 +54,18 @@ class ColorJitter:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0  # largest shift of the hue, fraction of the color circle, 0 to 0.5
-    randoms: ClassVar[int] = 4
+    randoms = 4
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
-        before, factor = x, []
-        for k, amount in enumerate((self.brightness, self.contrast, self.saturation)):
-            low, high = factor_range(amount)
-            factor.append(low + u[:, k].view(-1, 1, 1, 1) * (high - low))
+        ranges = map(factor_range, (self.brightness, self.contrast, self.saturation))
+        factors = [low + u[:, k].view(-1, 1, 1, 1) * (high - low) for k, (low, high) in enumerate(ranges)]
+        before = x
         if self.brightness:
-            x = (x * factor[0]).clamp(0, 255)
+            x = (x * factors[0]).clamp(0, 255)
         if self.contrast:
-            x = torch.lerp(_gray(x).mean((2, 3), keepdim=True), x, factor[1]).clamp(0, 255)
+            x = torch.lerp(_gray(x).mean((2, 3), keepdim=True), x, factors[1]).clamp(0, 255)
         if self.saturation:
-            x = torch.lerp(_gray(x), x, factor[2]).clamp(0, 255)
+            x = torch.lerp(_gray(x), x, factors[2]).clamp(0, 255)
         if self.hue:
             x = shift_hue(x, (2 * u[:, 3].view(-1, 1, 1) - 1) * self.hue)
         return torch.where(apply.view(-1, 1, 1, 1), x, before)
@@ -78,8 +75,8 @@ class ColorJitter:
 class ColorMatrix(ColorJitter):
     """``ColorJitter`` as one matrix per image and one clip to 0..255: for moderate amounts, several times as fast.
 
-    Two differences. The hue rotates about the gray axis and keeps the mean of the three channels, where HSV keeps the
-    maximum. And values beyond 0 or 255 are not clipped between the steps. The per-image engines use ``ColorJitter``.
+    Two differences: the hue rotates about the gray axis and keeps the mean of the three channels, where HSV keeps the
+    maximum; values beyond 0 or 255 are not clipped between the steps. The per-image engines use ``ColorJitter``.
     """
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
@@ -89,11 +86,10 @@ class ColorMatrix(ColorJitter):
         brightness, contrast, saturation = (low + u[:, :3] * (high - low)).unbind(1)  # each (B,)
         luma = (x.mean((2, 3)) * weights).sum(1)  # (B,): the center of the contrast
         rotation = _hue_matrix((2 * u[:, 3] - 1) * self.hue)  # (B, 3, 3); grays are unchanged
-        to_gray = (1 - saturation).view(-1, 1, 1) * weights.view(1, 1, 3)  # brightness in every channel
+        to_gray = (1 - saturation).view(-1, 1, 1) * weights  # brightness in every channel
         matrix = (brightness * contrast).view(-1, 1, 1) * (saturation.view(-1, 1, 1) * rotation + to_gray)
-        offset = (brightness * (1 - contrast) * luma).view(-1, 1, 1)
-        skip = ~apply.view(-1, 1, 1)
-        matrix, offset = torch.where(skip, torch.eye(3, device=x.device), matrix), offset.masked_fill(skip, 0)
+        matrix = torch.where(apply.view(-1, 1, 1), matrix, torch.eye(3, device=x.device))
+        offset = (brightness * (1 - contrast) * luma * apply).view(-1, 1, 1)
         # Planar, as grid_sample leaves images: three long rows multiply twice as fast as many short ones.
         return torch.baddbmm(offset, matrix, x.flatten(2)).clamp_(0, 255).view(x.shape)
 
@@ -118,8 +114,8 @@ def _gray(x: Tensor) -> Tensor:
 
 def shift_hue(x: Tensor, turn: Tensor) -> Tensor:
     """``x`` (B, 3, H, W), 0 to 255, with its hue in HSV shifted by ``turn`` (B, 1, 1), fractions of the circle."""
-    value, low = x.amax(1), x.amin(1)
-    spread = value - low
+    value = x.amax(1)
+    spread = value - x.amin(1)
     red, green, blue = x.unbind(1)
     safe = spread.clamp_min(1e-6)
     sextant = torch.where(value == red, (green - blue) / safe,
@@ -131,14 +127,13 @@ def shift_hue(x: Tensor, turn: Tensor) -> Tensor:
 def channel_planes(values: tuple[float, float, float], like: Tensor) -> Tensor:
     """One value per channel as float32 (1, 3, H, W), of the size, memory layout and device of ``like`` (B, 3, H, W).
 
-    Full size, since broadcasting over an inner dimension of three takes ten times as long; in the same layout, since
-    mixing two takes three times as long; cached, since a new copy would synchronize the device.
+    Broadcasting would take ten times as long, mixing two layouts three times.
     """
     layout = torch.contiguous_format if like.is_contiguous() else torch.channels_last
     return _planes(values, *like.shape[2:], layout, like.device)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)  # a new copy each time would synchronize the device
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 

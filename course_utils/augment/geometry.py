@@ -1,11 +1,11 @@
 """Geometric transforms of batches. Each gives a 3x3 matrix per image, so that consecutive ones need one resampling.
 
-The fields of a class are its settings. ``randoms`` is how many random numbers an image needs besides the one that
-decides whether the transform is applied. ``border``: ``padding_mode`` of ``grid_sample`` (None: never looks outside).
+The annotated fields of a class are its settings. ``randoms`` is how many random numbers ``u``, 0 to 1, an image needs
+besides the one that decides whether the transform is applied. ``border``: ``padding_mode`` of ``grid_sample``, where a
+transform looks outside the image.
 """
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,8 @@ from torch import Tensor
 class HorizontalFlip:
     """Mirror left and right."""
 
-    axes: ClassVar[tuple[int, ...]] = (3,)  # of (B, 3, H, W)
-    randoms: ClassVar[int] = 0
-    border: ClassVar[str | None] = None
+    axes = (3,)  # of (B, 3, H, W)
+    randoms, border = 0, None
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
         """(B, 3, 3): from a pixel of the result to its place in the input, in pixels from the center."""
@@ -45,8 +44,7 @@ class EnlargeCrop:
     """Enlarge and crop the center."""
 
     scale: float = 1.2  # factor of the side
-    randoms: ClassVar[int] = 0
-    border: ClassVar[str | None] = None
+    randoms, border = 0, None
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
         return _scaling(u, 1 / self.scale, 1 / self.scale)
@@ -54,17 +52,13 @@ class EnlargeCrop:
 
 @dataclass(frozen=True)
 class Affine:
-    """Rotate and scale about the center, shear, then shift; bilinear, black outside.
-
-    As Albumentations 2 does it: the shift is truncated to whole pixels, one scale for both axes.
-    """
+    """Rotate and scale about the center, shear, then shift by whole pixels, as Albumentations 2; black outside."""
 
     rotate: float = 0.0  # largest angle, degrees
     shear: float = 0.0  # largest shear angle along x, degrees
     shift: float = 0.0  # largest shift along each axis, fraction of the image's side
     scale: float = 0.0  # largest change of scale: 0.1 is 0.9 to 1.1
-    randoms: ClassVar[int] = 5
-    border: ClassVar[str | None] = "zeros"
+    randoms, border = 5, "zeros"
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
         """(B, 3, 3): the inverse of shift . shear . rotation . scale."""
@@ -74,29 +68,27 @@ class Affine:
         shear = torch.tan(u[:, 4] * math.radians(self.shear))
         cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
         inverse = torch.stack([torch.stack([cos, sin + cos * shear], 1), torch.stack([-sin, cos - sin * shear], 1)], 1)
-        out = torch.zeros(len(u), 3, 3, device=u.device)
-        out[:, :2, :2], out[:, 2, 2] = inverse, 1
-        out[:, :2, 2:] = -inverse @ shift[:, :, None]
+        out = _scaling(u, 1, 1)
+        out[:, :2, :2], out[:, :2, 2:] = inverse, -inverse @ shift[:, :, None]
         return out
 
 
 @dataclass(frozen=True)
 class ShiftScaleRotate(Affine):
-    """Rotate and scale about the center, then shift; bilinear, reflected at the border."""
+    """Rotate and scale about the center, then shift by whole pixels; reflected at the border."""
 
     rotate: float = 45.0  # largest angle, degrees; the defaults are Albumentations' own
     shift: float = 0.0625  # largest shift, fraction of the image's side (at 32 pixels: below 2, so 1)
     scale: float = 0.1  # largest change of scale
-    border: ClassVar[str | None] = "reflection"
+    border = "reflection"
 
 
 @dataclass(frozen=True)
 class Resize:
-    """The whole image at another size, bilinear."""
+    """The whole image at another size."""
 
     size: int = 96  # pixels, side of the result
-    randoms: ClassVar[int] = 0
-    border: ClassVar[str | None] = None
+    randoms, border = 0, None
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
         return _scaling(u, size / self.size, size / self.size)
@@ -104,37 +96,29 @@ class Resize:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random crop of 8 % to 100 % of the area and aspect ratio 3:4 to 4:3, resized; bilinear.
+    """A random part of the image, resized, as torchvision's transform (Szegedy et al. 2014, arXiv:1409.4842).
 
-    As torchvision's transform of that name (Szegedy et al. 2014, arXiv:1409.4842): the first of ten trials that lies
-    inside the image, in whole pixels, else the whole image.
+    The first of ten trials that lies inside the image, in whole pixels, else the whole image.
     """
 
     size: int = 96  # pixels, side of the result
     area: float = 0.08  # smallest fraction of the image's area
     ratio: float = 4 / 3  # largest aspect ratio, width / height; the smallest is its inverse
-    TRIALS: ClassVar[int] = 10
-    randoms: ClassVar[int] = 2 * TRIALS + 2
-    border: ClassVar[str | None] = None
+    randoms, border = 22, None  # two for the place, ten for the areas, ten for the aspect ratios
 
     def matrix(self, u: Tensor, size: int) -> Tensor:
-        width, height = self._crop_size(u[:, 2:], size)
-        out = torch.zeros(len(u), 3, 3, device=u.device)
-        out[:, 2, 2] = 1
-        for axis, side in enumerate((width, height)):
-            first = (u[:, axis] * (size - side + 1)).floor()
-            out[:, axis, axis], out[:, axis, 2] = side / self.size, first + side / 2 - size / 2
-        return out
-
-    def _crop_size(self, u: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Width and height in pixels, each (B,), of the first trial that fits."""
-        area = size * size * (self.area + (1 - self.area) * u[:, :self.TRIALS])
-        ratio = torch.exp((2 * u[:, self.TRIALS:] - 1) * math.log(self.ratio))
-        sides = torch.stack([(area * ratio).sqrt().round(), (area / ratio).sqrt().round()], 1)  # (B, 2, trials)
+        place, area, ratio = u.split([2, 10, 10], 1)
+        area = size * size * (self.area + (1 - self.area) * area)
+        ratio = torch.exp((2 * ratio - 1) * math.log(self.ratio))
+        sides = torch.stack([(area * ratio).sqrt().round(), (area / ratio).sqrt().round()], 1)  # (B, 2, trials), pixels
         fits = (sides <= size).all(1)
-        first = fits.int().argmax(1)
-        chosen = sides.gather(2, first.view(-1, 1, 1).expand(-1, 2, 1))[..., 0]
-        return tuple(torch.where(fits.any(1, keepdim=True), chosen, size).unbind(1))
+        first = fits.int().argmax(1).view(-1, 1, 1).expand(-1, 2, 1)  # trial that fits
+        side = torch.where(fits.any(1, keepdim=True), sides.gather(2, first)[..., 0], size)  # (B, 2): width, height
+        corner = (place * (size - side + 1)).floor()  # (B, 2): left, top
+        out = _scaling(u, 1, 1)
+        out[:, 0, 0], out[:, 1, 1] = (side / self.size).unbind(1)
+        out[:, :2, 2] = corner + side / 2 - size / 2
+        return out
 
 
 RESIZING = (Resize, RandomResizedCrop)  # change the size, so they apply to every image

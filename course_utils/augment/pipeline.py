@@ -1,8 +1,7 @@
 """The batched engine: augmentation of whole uint8 batches on any device.
 
 Consecutive geometric steps become one matrix per image and one ``grid_sample``. Every random number is a function of
-(seed, epoch, image): it depends on neither workers, batch nor device, and differs between epochs. The generator is
-SplitMix64 (Steele, Lea, Flood 2014), used as a hash of a counter.
+(seed, epoch, image), whatever the batch and device: SplitMix64 (Steele, Lea, Flood 2014) as a hash of a counter.
 """
 from collections.abc import Sequence
 
@@ -22,13 +21,11 @@ EXPANSION_STREAM = 1000  # of random numbers; smaller ones belong to the steps o
 
 
 def normalize(images: Tensor, mean: Color, std: Color) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), channels_last: (x / 255 - mean) / std."""
-    return _normalize(images.permute(0, 3, 1, 2).float(), mean, std)
+    """(B, H, W, 3), 0 to 255 -> float32 (B, 3, H, W), channels_last: (x / 255 - mean) / std.
 
-
-def _normalize(x: Tensor, mean: Color, std: Color) -> Tensor:
-    """(B, 3, H, W), 0 to 255, in one pass; ``x`` may be overwritten."""
-    x = x.contiguous(memory_format=torch.channels_last)  # mixing two layouts would take 3x as long
+    ``images`` is uint8, or float32 that may be overwritten.
+    """
+    x = images.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)  # one layout: 3x as fast
     offset = channel_planes(tuple(-m / s for m, s in zip(mean, std)), x)
     return torch.addcmul(offset, x, channel_planes(tuple(1 / (255 * s) for s in std), x), out=x)
 
@@ -58,9 +55,7 @@ class BatchAugment:
         x = images.permute(0, 3, 1, 2).float()
         if self.expansion:
             self._expand(x, keys, transform_ids)
-        if self.steps:
-            x = self._apply_steps(x, keys)
-        return _normalize(x, self.mean, self.std)
+        return normalize(self._apply_steps(x, keys).permute(0, 2, 3, 1), self.mean, self.std)
 
     def output_size(self, size: int) -> int:
         """Side of the results, in pixels, for images of ``size`` x ``size``."""
@@ -83,14 +78,12 @@ class BatchAugment:
 
     def _apply_steps(self, x: Tensor, keys: Tensor) -> Tensor:
         """Every step on its random part of the images; ``size`` is the side of the result so far, in pixels."""
-        geometry: Tensor | None = None
-        border: str | None = None
-        size = x.shape[-1]
+        geometry, border, size = None, None, x.shape[-1]
         for number, (p, step) in enumerate(self.steps):
             if not hasattr(step, "matrix"):
                 x, geometry, border = _resample(x, geometry, border, size), None, None
                 u = uniform(keys, number, 1 + step.randoms)
-                x = step.pixels(x, u[:, 1:], u[:, 0] < p, self._fill(x))
+                x = step.pixels(x, u[:, 1:], u[:, 0] < p, 255 * channel_planes(self.mean, x))
                 continue
             if border and step.border not in (None, border):
                 x, geometry = _resample(x, geometry, border, size), None
@@ -102,34 +95,28 @@ class BatchAugment:
     def _expand(self, x: Tensor, keys: Tensor, transform_ids: Tensor) -> None:
         """Change each image in place by the transform of its id."""
         ends = torch.searchsorted(transform_ids, torch.arange(len(self.expansion) + 1), right=True).tolist()
+        mean = 255 * channel_planes(self.mean, x)
         randoms = uniform(keys, EXPANSION_STREAM, max(step.randoms for step in self.expansion))
         for number, step in enumerate(self.expansion, 1):
             rows = slice(ends[number - 1], ends[number])
             u = randoms[rows, :step.randoms]
             if hasattr(step, "pixels"):
-                x[rows] = step.pixels(x[rows], u, torch.ones(len(u), dtype=torch.bool, device=u.device), self._fill(x))
+                x[rows] = step.pixels(x[rows], u, u.new_ones(len(u), dtype=torch.bool), mean)
             else:
-                x[rows] = _resample(x[rows], step.matrix(u, x.shape[-1]), step.border)
-
-    def _fill(self, x: Tensor) -> Tensor:
-        return 255 * channel_planes(self.mean, x)
+                x[rows] = _resample(x[rows], step.matrix(u, x.shape[-1]), step.border, x.shape[-1])
 
 
-def _resample(x: Tensor, matrix: Tensor | None, border: str | None, size: int | None = None) -> Tensor:
-    """Each image of ``x`` (B, 3, H, H) seen through its ``matrix`` (B, 3, 3), in pixels from the center.
+def _resample(x: Tensor, matrix: Tensor | None, border: str | None, size: int) -> Tensor:
+    """Each image of ``x`` (B, 3, H, H) seen through its ``matrix`` (B, 3, 3): (B, 3, ``size``, ``size``), bilinear.
 
-    ``size``: side of the result in pixels (default: unchanged).
+    The matrix leads from a pixel of the result to its place in ``x``, both in pixels from the center.
     """
     if matrix is None:
         return x
-    size = size or x.shape[3]
-    if len(x) == 0:
-        return x.new_zeros((0, x.shape[1], size, size))
-    half, half_out = (x.shape[3] - 1) / 2, (size - 1) / 2  # pixels from the center to the outermost pixel's center
-    theta = matrix[:, :2] / half  # from pixels to fractions of half the side,
-    theta[:, :, :2] *= half_out  # and back for the result
-    # align_corners=True: "reflection" mirrors about the center of the outermost pixel, as OpenCV's BORDER_REFLECT_101.
+    theta = matrix[:, :2] / ((x.shape[3] - 1) / 2)  # from pixels to fractions of half the side,
+    theta[:, :, :2] *= (size - 1) / 2  # and back for the result
     # The grid of F.affine_grid in a ninth of its time: the sum of a part that depends on the column and one on the row.
+    # align_corners=True: "reflection" mirrors about the center of the outermost pixel, as OpenCV's BORDER_REFLECT_101.
     places = torch.linspace(-1, 1, size, device=x.device)
     across = theta[:, :, 0, None] * places  # (B, 2, size)
     down = theta[:, :, 1, None] * places + theta[:, :, 2, None]
@@ -151,12 +138,10 @@ def uniform(keys: Tensor, stream: int, count: int) -> Tensor:
 
 def _mix(x: Tensor) -> Tensor:
     """SplitMix64's finalizer on int64, whose products wrap around as unsigned ones do."""
+    def shift(x: Tensor, bits: int) -> Tensor:  # >> of a signed number alone would copy its sign
+        return (x >> bits) & ((1 << (64 - bits)) - 1)
+
     x = x + -7046029254386353131  # 0x9E3779B97F4A7C15
-    x = (x ^ _shift(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    x = (x ^ _shift(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift (``>>`` of a signed number would copy its sign)."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    x = (x ^ shift(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ shift(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ shift(x, 31)

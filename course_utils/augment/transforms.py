@@ -7,13 +7,10 @@ from course_utils.config import Transform
 from course_utils.errors import CourseError, unknown_name_error
 
 TRANSFORMS: Mapping[str, type] = {
-    "horizontal_flip": geometry.HorizontalFlip, "vertical_flip": geometry.VerticalFlip,
-    "flip_both": geometry.FlipBoth, "enlarge_crop": geometry.EnlargeCrop, "affine": geometry.Affine,
-    "shift_scale_rotate": geometry.ShiftScaleRotate, "resize": geometry.Resize,
-    "random_resized_crop": geometry.RandomResizedCrop,
-    "coarse_dropout": color.CoarseDropout, "to_gray": color.ToGray, "color_jitter": color.ColorJitter,
-    "color_matrix": color.ColorMatrix,
-}
+    "horizontal_flip": geometry.HorizontalFlip, "vertical_flip": geometry.VerticalFlip, "flip_both": geometry.FlipBoth,
+    "affine": geometry.Affine, "shift_scale_rotate": geometry.ShiftScaleRotate, "enlarge_crop": geometry.EnlargeCrop,
+    "resize": geometry.Resize, "random_resized_crop": geometry.RandomResizedCrop, "coarse_dropout": color.CoarseDropout,
+    "to_gray": color.ToGray, "color_jitter": color.ColorJitter, "color_matrix": color.ColorMatrix}
 
 
 def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]:

@@ -13,7 +13,7 @@ from course_utils.errors import unknown_name_error
 
 @dataclass(frozen=True)
 class Dataset:
-    """Arrays of one data set. ``sha256`` identifies their content."""
+    """Arrays of one data set."""
 
     name: str
     title: str  # for figures; says "synthetic" when it is
@@ -25,7 +25,7 @@ class Dataset:
     test_images: np.ndarray
     test_labels: np.ndarray
     is_synthetic: bool
-    sha256: Mapping[str, str]  # of each array's bytes
+    sha256: Mapping[str, str]  # of each array's bytes; of real data, of the complete arrays
     train_tracks: np.ndarray | None = None  # int64 (N,): images of one physical object share a number (GTSRB)
 
 
@@ -33,9 +33,8 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
                  train_images: int | None = None, test_images: int | None = None) -> Dataset:
     """Open a data set: ``data="real"`` from prepared arrays under ``root``, ``"synthetic"`` generated from ``seed``.
 
-    Real arrays are memory-mapped and checked against the SHA-256 in their ``meta.json``. With ``train_images`` or
-    ``test_images`` only so many are used: of real data the first of each class; of synthetic data fewer are generated.
-    Raises ``CourseError`` when real data is missing; it is never replaced by synthetic data.
+    Real arrays are memory-mapped and checked against the SHA-256 in their ``meta.json``; ``train_images`` and
+    ``test_images`` are then the first of each class. Raises ``CourseError`` when real data is missing.
     """
     if name not in DATASETS:
         raise unknown_name_error("data set", name, DATASETS)
@@ -56,13 +55,10 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel over all pixels, scaled to 0..1. ``images``: uint8 (N, H, W, 3).
-
-    Exact, by histogram: 150 million pixels need neither a float copy nor a sum that rounds.
-    """
+    """Mean and standard deviation per channel over all pixels, scaled to 0..1. ``images``: uint8 (N, H, W, 3)."""
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in range(3):
+    for channel in range(3):  # by histogram: neither a float copy nor a sum that rounds
         share = np.bincount(images[..., channel].reshape(-1), minlength=256) / images[..., channel].size
         mean.append(float(share @ values))
         std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)))

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from course_utils.errors import CourseError, DiskFullError
-from course_utils.utils import DISK_FULL, disk_error
+from course_utils.utils import DISK_FULL, atomic_write, disk_error
 
 TIMEOUT = 30.0  # seconds without a single byte
 DEADLINE = 1800.0  # seconds for a file from one mirror; the last mirror has eight times as long
-CHUNK = 1 << 20  # bytes
-ERRORS = (CourseError, OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError)
+ERRORS = (OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error, ValueError)  # of a mirror
 
 
 def file_md5(path: Path) -> str:
@@ -29,9 +28,9 @@ def download(mirrors: Sequence[str], path: Path, md5: str, log: Callable[[str], 
              deadline: float = DEADLINE, timeout: float = TIMEOUT) -> Path:
     """Download the file that all ``mirrors`` offer to ``path`` and return it; times in seconds.
 
-    The bytes are collected in ``<path>.part``, where an interrupted download resumes, also from another mirror.
-    ``path`` itself only ever holds the complete file with the right ``md5``. A mirror that fails, hangs or is too slow
-    is followed by the next. Raises ``CourseError`` with the error of each mirror.
+    An interrupted download leaves ``<path>.part`` and resumes there, also from another mirror; ``path`` only ever holds
+    the complete file with the right ``md5``. A mirror that fails, hangs or is too slow is followed by the next. Raises
+    ``CourseError`` with the error of each mirror.
     """
     part = path.with_name(path.name + ".part")
 
@@ -50,8 +49,8 @@ def download_members(mirrors: Sequence[str], folder: Path, members: Mapping[str,
                      log: Callable[[str], None] = print, deadline: float = DEADLINE, timeout: float = TIMEOUT) -> None:
     """Put ``members`` (file name -> MD5) of the .tar.gz that all ``mirrors`` offer into ``folder``.
 
-    The archive is read as a stream and left after the last of them. ``folder`` only ever holds complete members with
-    the right MD5; those that it has are kept. Raises ``CourseError`` with the error of each mirror.
+    The archive is read as a stream, no further than needed. ``folder`` only ever holds complete members with the right
+    MD5; those that it has are kept. Raises ``CourseError`` with the error of each mirror.
     """
     def get(url: str, limit: float) -> None:
         missing = {name: md5 for name, md5 in members.items()
@@ -64,9 +63,7 @@ def download_members(mirrors: Sequence[str], folder: Path, members: Mapping[str,
                     data = tar.extractfile(member).read()
                     if (found := hashlib.md5(data).hexdigest()) != missing.pop(name):
                         raise CourseError(f"sent another {name} (MD5 {found}, not {members[name]})")
-                    part = folder / f"{name}.part"
-                    part.write_bytes(data)
-                    os.replace(part, folder / name)
+                    atomic_write(folder / name, data)
                     log(f"  {name}: {member.size / 1e6:.1f} MB, MD5 checked")
         if missing:
             raise CourseError(f"the archive ended without {', '.join(missing)}")
@@ -120,7 +117,7 @@ def _download(url: str, part: Path, log: Callable[[str], None], limit: float, ti
         total = have + int(reply.headers.get("Content-Length") or 0)
         source, logged = _Reply(reply, limit), time.monotonic()
         with part.open("ab" if have else "wb") as file:
-            while chunk := source.read(CHUNK):
+            while chunk := source.read(1 << 20):
                 file.write(chunk)
                 if time.monotonic() - logged > 5:
                     logged = time.monotonic()

@@ -22,13 +22,11 @@ RESIDENT_SHARE = 0.25  # of a GPU's free memory that the images may occupy there
 class BatchLoader:
     """One split as batches: float32 (B, 3, H, W), channels_last, normalized, and int64 (B,), on ``device``.
 
-    An epoch goes ``passes`` times through the items, each time in another order and with other augmentation.
-
-    ``images``: uint8 (N, H, W, 3), ``labels``: int64 (N,); ``items``: what an epoch consists of (default: each image
-    once, plain), ``expansion``: the transforms that their ids stand for; ``mean``, ``std``: RGB, 0 to 1;
-    ``num_workers``: processes for the per-image engines. The last batch is smaller when ``batch_size`` does not divide
-    the number of items; a single remaining item is added to the batch before, since batch norm needs two. ``share``:
-    another loader of the same images on the same device, so that a GPU holds them once.
+    ``images``: uint8 (N, H, W, 3), ``labels``: int64 (N,); ``items``: what an epoch goes through ``passes`` times, each
+    time with another augmentation (default: each image, plain), ``expansion``: the transforms that their ids stand for;
+    ``num_workers``: processes for the per-image engines; ``share``: another loader of the same images on the same
+    device, so that a GPU holds them once. The last batch may be smaller, but a single remaining item is added to the
+    batch before, since batch norm needs two.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mean: Color, std: Color, *,
@@ -75,8 +73,7 @@ class BatchLoader:
         """The batches of one epoch; epochs are counted from 1."""
         for number in range((epoch - 1) * self.passes + 1, epoch * self.passes + 1):
             order = self.order(number)
-            ends = [self.batch_size * k for k in range(1, self._steps())]
-            batches = order.tensor_split(ends)
+            batches = order.tensor_split([self.batch_size * k for k in range(1, self._steps())])
             yield from self._batched(batches, number) if self.engine == "torch" else self._per_image(batches, number)
 
     def _batched(self, batches: Sequence[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,32 +93,25 @@ class BatchLoader:
 
     def _augmented(self, transform_ids: Tensor, images: Tensor, keys: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
         """Augmented images and labels, each (B, ...), in the order ``back``."""
-        x, y = self._raw(images)
+        if self.resident is not None:
+            x, y = (whole[images] for whole in self.resident)
+        else:
+            x, y = (torch.from_numpy(a[images.numpy()]).to(self.device) for a in (self.images, self.labels))
         x = self.augment(x, keys, transform_ids)
         if self.expansion:
             x, y = x[back], y[back]
         return x.contiguous(memory_format=torch.channels_last), y
 
-    def _raw(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        if self.resident is not None:
-            images, labels = self.resident
-            return images[indices], labels[indices]
-        chosen = indices.numpy()
-        x, y = torch.from_numpy(self.images[chosen]), torch.from_numpy(self.labels[chosen])
-        return x.to(self.device), y.to(self.device)
-
     def _to_device(self) -> tuple[Tensor, Tensor] | None:
         """Images and labels on the GPU, if there is one with room for them."""
-        if self.device.type != "cuda":
-            return None
-        free, _ = torch.cuda.mem_get_info(self.device)
-        if self.images.nbytes > RESIDENT_SHARE * free:
+        if (self.device.type != "cuda"
+                or self.images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]):
             return None
         return tuple(torch.from_numpy(np.array(a)).to(self.device) for a in (self.images, self.labels))
 
     def _per_image(self, batches: Sequence[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
         loader = torch.utils.data.DataLoader(
-            _PerImageDataset(self, number), batch_sampler=[b.tolist() for b in batches],
+            _PerImageDataset(self, number), batch_sampler=[b.tolist() for b in batches], generator=torch.Generator(),
             num_workers=self.num_workers, timeout=WORKER_TIMEOUT if self.num_workers else 0)
         for x, y in loader:
             yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)  # (B, H, W, 3) is channels_last already

@@ -1,7 +1,7 @@
 """Preparing a data set: from files that are there already, or by download.
 
-Prepared arrays are the one form in which data is used: ``<root>/<name>/{train,test}_images.npy`` (uint8 N x H x W x 3,
-RGB), ``{train,test}_labels.npy`` (int64) and ``meta.json``, which is written last: without it nothing is prepared.
+Prepared arrays are ``<root>/<name>/{train,test}_images.npy`` (uint8 N x H x W x 3, RGB), ``{train,test}_labels.npy``
+(int64) and ``meta.json``, which is written last: without it nothing is prepared.
 """
 import hashlib
 import io
@@ -33,7 +33,7 @@ def sha256(array: np.ndarray) -> str:
 def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
     """Prepared arrays, memory-mapped, and their ``meta.json``.
 
-    Raises ``CourseError`` when they are missing, of another form, or not the bytes that ``meta.json`` names.
+    Raises ``CourseError`` when they are missing, of another form, or not those whose SHA-256 ``meta.json`` names.
     """
     folder = root / name
     if not (folder / "meta.json").is_file():

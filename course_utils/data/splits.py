@@ -22,8 +22,8 @@ class EpochItems:
 
 
 def stratified_subset(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
-    """Indices, ascending, of the first ``count / classes`` images of each class (one more of the first classes, if the
-    division has a remainder). Raises ``CourseError`` when a class has too few.
+    """Indices, ascending, of the first images of each class, ``count`` in all; the first classes get one more where it
+    does not divide evenly. Raises ``CourseError`` when a class has too few.
     """
     chosen = []
     for label in range(classes):
@@ -41,11 +41,8 @@ def holdout_split(labels: np.ndarray, share: float, classes: int, seed: int = 0)
     The share is rounded, to at least one of a class that has two. Raises ``CourseError`` when nothing can be held out.
     """
     rng = np.random.default_rng(seed)
-    held = []
-    for label in range(classes):
-        found = rng.permutation(np.flatnonzero(labels == label))
-        held.append(found[:max(round(share * len(found)), int(len(found) > 1))])
-    held = np.sort(np.concatenate(held))
+    found = [rng.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
+    held = np.sort(np.concatenate([rows[:max(round(share * len(rows)), int(len(rows) > 1))] for rows in found]))
     if not len(held):
         raise CourseError(f"holdout = {share} of {len(labels)} images leaves none for validation: use more images.")
     return np.setdiff1d(np.arange(len(labels)), held), held
@@ -66,10 +63,9 @@ def split_items(items: EpochItems, labels: np.ndarray, tracks: np.ndarray | None
                 share: float) -> tuple[EpochItems, EpochItems]:
     """``items`` divided into (training, validation), about ``share`` of each class held out.
 
-    ``labels`` int64 (N,) and ``tracks`` int64 (N,) belong to the training images. ``split="random"`` takes items, as
-    the published GTSRB code does: photographs of one sign, and transformed copies of one photograph, are then on both
-    sides. ``split="track"`` takes whole tracks, and holds out their plain images alone. Raises ``CourseError`` when
-    there are no tracks.
+    ``labels`` and ``tracks``, int64 (N,), are those of the training images. ``split="random"`` takes items, as the
+    published GTSRB code does: photographs of one sign, and copies of one photograph, are then on both sides.
+    ``split="track"`` takes whole tracks, and holds out their plain images alone. Raises ``CourseError`` without tracks.
     """
     classes = int(labels.max()) + 1
     if split == "random":

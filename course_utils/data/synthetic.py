@@ -1,10 +1,9 @@
 """Synthetic data: a generated stand-in for each data set, for a first run without any download.
 
-For CIFAR-10 and STL-10 ten classes of textured shapes with random color, light, rotation and position. Color and
-brightness carry no information about the class, so a linear classifier fails. For GTSRB the 43 signs of ``signs.png``,
-simplified drawings, seen from a passing car. Accuracies on synthetic data only show that the code runs and learns.
+For CIFAR-10 and STL-10 ten classes of textured shapes, whose color and brightness carry no information about the class:
+a linear classifier fails. For GTSRB the 43 signs of ``signs.png``, simplified drawings, seen from a passing car.
+Accuracies on synthetic data only show that the code runs and learns.
 """
-import functools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +16,7 @@ from course_utils.errors import unknown_name_error
 
 SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",
           "dotted frame", "checked bar", "plain star", "checked diamond", "target")
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    "cifar10": SHAPES, "gtsrb": DATASETS["gtsrb"].classes, "stl10": SHAPES}
+CLASSES: Mapping[str, tuple[str, ...]] = {"cifar10": SHAPES, "gtsrb": DATASETS["gtsrb"].classes, "stl10": SHAPES}
 TRACK_LENGTH = 3  # images of one sign while the car approaches (GTSRB: 30)
 SIGN_PIXELS = 40  # side of a tile of signs.png
 SIGN_COLUMNS = 11  # tiles per row of signs.png, in the order of the classes
@@ -27,8 +25,8 @@ SIGN_COLUMNS = 11  # tiles per row of signs.png, in the order of the classes
 def generate(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
     """``{split}_images`` uint8 (count, H, W, 3) and ``{split}_labels`` int64 for each split in ``counts``.
 
-    Every split is balanced and shuffled; equal arguments give equal bytes. For "gtsrb" also ``train_tracks`` int64:
-    the images of one sign share a number.
+    Every split is balanced and shuffled; equal arguments give equal bytes. For "gtsrb" also ``train_tracks`` int64: the
+    k-th image of a class belongs to its track k // TRACK_LENGTH; numbers are unique over all classes.
     """
     if name not in CLASSES:
         raise unknown_name_error("synthetic data set", name, CLASSES)
@@ -36,17 +34,12 @@ def generate(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.nd
     for stream, (split, count) in enumerate(counts.items()):
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = _generate_split(name, count, [seed, stream])
     if name == "gtsrb" and "train" in counts:
-        arrays["train_tracks"] = _number_tracks(arrays["train_labels"])
+        labels = arrays["train_labels"]
+        tracks = arrays["train_tracks"] = np.empty_like(labels)
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            tracks[rows] = label * len(labels) + np.arange(len(rows)) // TRACK_LENGTH
     return arrays
-
-
-def _number_tracks(labels: np.ndarray) -> np.ndarray:
-    """The k-th image of a class belongs to its track k // TRACK_LENGTH; numbers are unique over all classes."""
-    tracks = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        tracks[rows] = label * len(labels) + np.arange(len(rows)) // TRACK_LENGTH
-    return tracks
 
 
 def _generate_split(name: str, count: int, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,16 +113,12 @@ def _shape(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
     return inside(), spots()
 
 
-@functools.cache
-def _signs() -> np.ndarray:
-    """float32 (rows x 40, columns x 40, 4): all tiles, RGB 0 to 1 and the coverage of the background."""
-    return np.asarray(Image.open(Path(__file__).with_name("signs.png")), np.float32) / 255
-
-
 def sign(label: int) -> np.ndarray:
     """float32 (40, 40, 4): the drawn sign of class ``label``, RGB 0 to 1 and the coverage of the background."""
     row, column = divmod(label, SIGN_COLUMNS)
-    return _signs()[row * SIGN_PIXELS:(row + 1) * SIGN_PIXELS, column * SIGN_PIXELS:(column + 1) * SIGN_PIXELS]
+    left, top = SIGN_PIXELS * column, SIGN_PIXELS * row
+    with Image.open(Path(__file__).with_name("signs.png")) as signs:
+        return np.asarray(signs.crop((left, top, left + SIGN_PIXELS, top + SIGN_PIXELS)), np.float32) / 255
 
 
 def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -144,7 +133,7 @@ def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> 
         return (low + (high - low) * mixed).astype(np.float32).reshape(count, *(shape or (1, 1)))
 
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    half = uniform(0.5, 0.7) + 0.25 * step[:, None, None].astype(np.float32)  # half the sign's side / half the image's
+    half = uniform(0.5, 0.7) + 0.25 * step[:, None, None].astype(np.float32)  # the sign's side / the image's
     x, y = (axis[None, None, :] - uniform(-0.15, 0.15)) / half, (axis[None, :, None] - uniform(-0.15, 0.15)) / half
     angle = uniform(-0.35, 0.35)  # radians
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x

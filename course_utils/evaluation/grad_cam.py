@@ -1,42 +1,32 @@
 """Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): which places of the image speak for a class."""
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from course_utils.analysis.receptive_field import trace_fields
-from course_utils.models.summary import eval_mode
+from course_utils.models.summary import Shape, eval_mode
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     """Evidence for ``classes`` (B,) that ``layer`` finds in images ``x`` (B, 3, H, W): float32 (B, H, W), 0 to 1.
 
     The channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed and
-    rectified. A map without any evidence is 0.
-
-    Each of the h x w values is placed at the center of its receptive field: after unpadded layers these lie in the
-    middle of the image, and beyond half a step from the outermost the map is 0. Where the receptive field is unknown,
-    the map is stretched over the whole image.
+    rectified. Each of the h x w values is placed at the center of its receptive field; beyond half a step from the
+    outermost the map is 0. Where the receptive field is unknown, the map is stretched over the whole image.
     """
     if len(x) == 0:
         return x.new_zeros((0, *x.shape[2:]))
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
-    try:
-        with eval_mode(model), torch.enable_grad():
-            logits = model(x).flatten(1)
-            gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs[0],
-                                            materialize_grads=True)
-    finally:
-        hook.remove()
+    with hook, eval_mode(model), torch.enable_grad():  # removes the hook at its end
+        logits = model(x).flatten(1)
+        gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs[0], materialize_grads=True)
     heat = (outputs[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()
     rows, columns = (_interpolation(model, layer, x.shape, heat.shape, axis).to(heat.device) for axis in (-2, -1))
     heat = rows @ heat[:, 0].float() @ columns.T
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
 
-def _interpolation(model: nn.Module, layer: nn.Module, image: Sequence[int], found: Sequence[int],
-                   axis: int) -> Tensor:
+def _interpolation(model: nn.Module, layer: nn.Module, image: Shape, found: Shape, axis: int) -> Tensor:
     """float32 (pixels, cells): weight of each cell of a layer's map at each pixel along ``axis``, linear in between."""
     pixels, cells = image[axis], found[axis]
     step = pixels / cells

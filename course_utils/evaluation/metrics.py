@@ -41,10 +41,7 @@ class Prediction:
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: BatchLoader, precision: str = "fp32", epoch: int = 0) -> Prediction:
-    """Run ``model`` in eval mode over unshuffled ``batches``; ``precision`` "fp32" or "bf16". Its mode is restored.
-
-    ``epoch`` selects the random numbers where the batches are augmented.
-    """
+    """Run ``model`` in eval mode over unshuffled ``batches``; ``epoch`` selects the random numbers of augmentation."""
     outputs, labels = [], []
     with eval_mode(model):
         for x, y in batches.epoch(epoch):

@@ -59,7 +59,8 @@ def compare(one: NamedRecord, other: NamedRecord) -> str:
 
 def plot_curves(one: NamedRecord, other: NamedRecord) -> plots.Figure:
     """Loss and accuracy of both runs over epochs."""
-    histories = {name: run["history"] for name, run in (one, other)}
+    (name, a), (rival, b) = one, other
+    histories = {name: a["history"], rival if rival != name else f"{name} (2)": b["history"]}
     return plots.comparison(histories, " and ".join(histories))
 
 

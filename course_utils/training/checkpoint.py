@@ -1,7 +1,6 @@
 """Checkpoints: written atomically, checked by SHA-256 before they are used, loaded as plain data.
 
-The first digits of a file's SHA-256 are in its name, so that one rename publishes both; the rest of the name counts
-epochs: ``epoch-0007-3f2a9c....pt``. ``torch.load(path, weights_only=True)`` reads one by itself.
+``epoch-0007-3f2a9c....pt``: number of epochs, and the first digits of the file's SHA-256. One rename publishes both.
 """
 import contextlib
 import hashlib
@@ -21,10 +20,7 @@ DIGITS = 32  # of the SHA-256 in the name
 
 
 def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
-    """Write ``state`` (tensors, numbers, strings, lists, dicts) as the checkpoint after ``epoch`` epochs.
-
-    Raises ``CourseError`` when the disk refuses; earlier checkpoints are then unchanged.
-    """
+    """Write ``state``, plain data and tensors, after ``epoch`` epochs. Raises ``CourseError`` when the disk refuses."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
@@ -42,14 +38,12 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first."""
-    found = [path for path in folder.glob("epoch-*-*.pt") if path.stem.split("-")[1].isdigit()]
+    found = [path for path in folder.glob("epoch-*-*.pt") if path.stem.split("-")[1].isdecimal()]
     return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes have changed, or hold more than tensors,
-    numbers, strings, lists and dicts: no code in it is ever executed.
-    """
+    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes have changed or are not plain data."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -82,8 +76,7 @@ def load_latest(folder: Path, log: Callable[[str], None] = print) -> dict[str, A
 
 def write_progress(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write ``folder/progress.json`` after an epoch, for a glance at a running training. A full disk is ignored."""
-    last = history[-1]
+    accuracy = history[-1].get("val_accuracy", history[-1].get("test_accuracy"))
+    progress = {"epoch": len(history), "accuracy": accuracy, "seconds": sum(row["seconds"] for row in history)}
     with contextlib.suppress(OSError):
-        atomic_write(folder / "progress.json", json.dumps({
-            "epoch": len(history), "accuracy": last.get("val_accuracy", last.get("test_accuracy")),
-            "seconds": sum(row["seconds"] for row in history)}) + "\n")
+        atomic_write(folder / "progress.json", json.dumps(progress) + "\n")

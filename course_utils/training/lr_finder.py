@@ -1,4 +1,4 @@
-"""The LR range test: some steps at growing learning rates, to see where the loss stops falling."""
+"""The LR range test (Smith 2015, arXiv:1506.01186): at which learning rate the loss stops falling."""
 import copy
 import dataclasses
 import itertools
@@ -16,7 +16,8 @@ from course_utils.errors import CourseError
 from course_utils.training.trainer import prepare_training, readable_errors, train_step
 from course_utils.utils import atomic_write
 
-WARM_UP = 5  # steps after which the smoothed loss is a mean of several batches: 1 / (1 - 0.8)
+SMOOTHING = 0.8  # weight of the past in the exponential mean of the loss
+WARM_UP = 5  # steps after which that is a mean of several batches: 1 / (1 - SMOOTHING)
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,8 @@ class LRFinderResult:
     def suggestion(self) -> float | None:
         """Half a decade below the rate of the lowest smoothed loss; ``None`` when the loss only rose.
 
-        At the lowest point the loss is about to rise; half a decade below it still falls. The steepest descent, which
-        some tools suggest, is misleading here: a fresh network is confidently wrong, and unlearning that is the
-        steepest descent of all, at rates far too small to train with. The first losses are means of few batches, often
-        the lowest by chance: they do not count.
+        At the lowest the loss is about to rise. The steepest descent, which some tools suggest, is where a new network
+        unlearns confident mistakes, at far too small rates. The first losses, means of few batches, do not count.
         """
         lowest = min(range(WARM_UP, len(self.losses)), key=self.losses.__getitem__, default=WARM_UP)
         fell = lowest > WARM_UP and math.isfinite(self.losses[lowest])
@@ -50,13 +49,9 @@ def choose_lr(exp: Experiment, result: LRFinderResult) -> float:
 
 
 def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precision: str = "fp32",
-            folder: Path | None = None, low: float = 1e-5, high: float = 1.0,
-            smoothing: float = 0.8) -> LRFinderResult:
-    """Train a copy of ``model`` with rates growing from ``low`` to ``high`` and record the loss.
-
-    After Smith (2015, arXiv:1506.01186), with fastai's exponential growth. Takes ``exp.lr_finder_steps`` steps, fewer
-    when the loss exceeds four times its minimum. ``smoothing``: weight of the past in the exponential mean of the loss.
-    With a ``folder`` the result is kept there, so that a resumed run trains with the rate that it started with.
+            folder: Path | None = None, low: float = 1e-5, high: float = 1.0) -> LRFinderResult:
+    """Train a copy of ``model`` for ``exp.lr_finder_steps`` steps with rates growing from ``low`` to ``high``, or until
+    the loss exceeds four times its minimum. The result is kept in ``folder``: a resumed run must have the same rate.
     """
     kept = folder and folder / "lr_range.json"
     if kept and (result := _load_result(kept, exp)):
@@ -65,15 +60,14 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
-    endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
+    endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
     with readable_errors(exp, batches.device):
         for images, labels in itertools.islice(endless, exp.lr_finder_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = low * growth ** len(lrs)
+            lrs.append(low * growth ** len(lrs))
+            optimizer.param_groups[0]["lr"] = lrs[-1]
             loss, _ = train_step(exp, model, optimizer, images, labels, precision)
-            mean = smoothing * mean + (1 - smoothing) * loss.item()
-            lrs.append(optimizer.param_groups[0]["lr"])
-            losses.append(mean / (1 - smoothing ** len(lrs)))
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
+            losses.append(mean / (1 - SMOOTHING ** len(lrs)))
             if not losses[-1] < 4 * min(losses):
                 break
     result = LRFinderResult(lrs, losses)
@@ -87,7 +81,8 @@ def _load_result(path: Path, exp: Experiment) -> LRFinderResult | None:
     """An earlier result of the same experiment, if ``path`` is a readable one."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        same = table["experiment"] == json.loads(json.dumps(exp.as_dict()))
-        return LRFinderResult([*map(float, table["lrs"])], [*map(float, table["losses"])]) if same else None
+        lrs, losses = ([float(number) for number in table[name]] for name in ("lrs", "losses"))
+        valid = len(lrs) == len(losses) and table["experiment"] == json.loads(json.dumps(exp.as_dict()))
+        return LRFinderResult(lrs, losses) if valid else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

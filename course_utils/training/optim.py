@@ -19,12 +19,7 @@ def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: floa
 
 
 def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """The experiment's schedule, stepped after every optimizer step.
-
-    One-Cycle (Smith & Topin 2017, arXiv:1708.07120) increases for ``peak_epoch`` epochs, then decreases to the initial
-    rate divided by ``final_div_factor``; with 1 there is no annihilation, the last part far below the initial rate.
-    Like torch's, it moves momentum (Adam's beta1) the other way, from 0.95 to 0.85 and back.
-    """
+    """The experiment's schedule, stepped after every optimizer step. One-Cycle: Smith & Topin, arXiv:1708.07120."""
     steps = exp.epochs * steps_per_epoch
     if exp.schedule == "one_cycle":
         return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=steps,

@@ -1,6 +1,5 @@
 """The training loop: one epoch, a run with checkpoints, and a run of several stages."""
 import contextlib
-import dataclasses
 import math
 import re
 import time
@@ -41,23 +40,21 @@ class Training:
 
 def train_one_epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler,
                     loader: BatchLoader, epoch: int, precision: str = "fp32") -> dict[str, float]:
-    """Train for one pass through ``loader`` and return mean loss, accuracy, learning rate and seconds.
-
-    Everything stays on the device until the end of the epoch.
-    """
+    """Train for one epoch of ``loader`` and return its mean loss, accuracy, last learning rate and seconds."""
     torch.manual_seed(exp.seed * 1_000_003 + epoch)  # dropout: the same whether the run was resumed or not
     start = time.perf_counter()
-    totals = torch.zeros(3, device=loader.device)  # loss x images, correct, images
+    totals = torch.zeros(3, device=loader.device)  # loss x images, correct, images; read at the end of the epoch
     check_every = 1 if loader.device.type == "cpu" else LOSS_CHECK_STEPS
     model.train()
-    for number, (images, labels) in enumerate(loader.epoch(epoch), 1):
-        lr = schedule.get_last_lr()[0]
-        loss, correct = train_step(exp, model, optimizer, images, labels, precision)
-        schedule.step()
-        totals += torch.stack([loss * len(labels), correct, torch.ones_like(loss) * len(labels)])
-        if (number % check_every == 0 or number == len(loader)) and not math.isfinite(totals[0].item()):
-            raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number}, learning rate {lr:.1e}. "
-                                  "Try a smaller learning rate.")
+    with contextlib.closing(loader.epoch(epoch)) as batches:  # after an error the DataLoader workers end at once
+        for number, (images, labels) in enumerate(batches, 1):
+            lr = schedule.get_last_lr()[0]
+            loss, correct = train_step(exp, model, optimizer, images, labels, precision)
+            schedule.step()
+            totals += torch.stack([loss * len(labels), correct, torch.ones_like(loss) * len(labels)])
+            if (number % check_every == 0 or number == len(loader)) and not math.isfinite(totals[0].item()):
+                raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number}, learning rate "
+                                      f"{lr:.1e}. Try a smaller learning rate.")
     loss, correct, images = totals.tolist()
     return {"epoch": epoch, "lr": lr, "train_loss": loss / images, "train_accuracy": correct / images,
             "seconds": time.perf_counter() - start}
@@ -65,23 +62,16 @@ def train_one_epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, sch
 
 def train_step(exp: Experiment, model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor,
                precision: str = "fp32") -> tuple[Tensor, Tensor]:
-    """One optimizer step on ``images`` (N, C, H, W), normalized, and ``labels`` (N,).
-
-    Returns the loss (scalar, nats, penalties included) and the number of correct predictions, both on the device.
-    """
+    """One optimizer step on ``images`` (N, C, H, W) and ``labels`` (N,): loss, nats, and number of correct ones."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = model(images).flatten(1)  # (N, classes)
-    loss = loss_fn(exp, model, logits.float(), labels)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=exp.label_smoothing)
+    if exp.l1:
+        loss = loss + exp.l1 * l1_penalty(model.parameters())
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()
-
-
-def loss_fn(exp: Experiment, model: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy with label smoothing and L1 penalty, a scalar, nats."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=exp.label_smoothing)
-    return loss + exp.l1 * l1_penalty(model.parameters()) if exp.l1 else loss
 
 
 def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -91,8 +81,7 @@ def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.stack(means).sum()
 
 
-def prepare_training(exp: Experiment, model: nn.Module, lr: float,
-                     device: torch.device) -> tuple[nn.Module, Optimizer]:
+def prepare_training(exp: Experiment, model: nn.Module, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
     """Model on ``device``, in training mode and channels_last, and its optimizer with learning rate ``lr``."""
     model = model.to(device, memory_format=torch.channels_last)
     model.train()
@@ -103,38 +92,39 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
         folder: Path | None = None, environment: Mapping[str, Any] | None = None, log: Log = print) -> Training:
     """Train ``model`` in place as ``exp`` says, on the device of ``train``, and log one line per epoch.
 
-    ``lr``: learning rate, of a cycle its peak. After each epoch the plain images of ``val`` are scored: the held-out
-    ones, or the test images, which then choose nothing. With a ``folder``, every epoch writes a checkpoint there, and
-    an interrupted training resumes after its last complete epoch. ``environment`` describes machine and commit.
-
-    Raises ``CourseError`` when the network cannot take images of that size or the folder holds another experiment;
-    ``DivergenceError`` when the loss is NaN, infinite or, after the first epoch, over ``DIVERGENCE_FACTOR`` times that
-    of random guessing; ``OutOfMemoryError``. The last checkpoint is then from before.
+    ``lr``: learning rate, of a cycle its peak. After each epoch the images of ``val`` are scored, which choose nothing
+    when they are the test images. With a ``folder``, every epoch writes a checkpoint there, and an interrupted training
+    resumes after its last complete epoch. ``environment``: machine and commit. Raises ``CourseError`` for images that
+    the network cannot take and for a folder of another experiment, ``OutOfMemoryError``, and ``DivergenceError`` for a
+    loss that is NaN, infinite or, after the first epoch, over ``DIVERGENCE_FACTOR`` times that of random guessing.
     """
-    for batches in (train, val):
-        check_input_size(model, batches.image_size)
+    for loader in (train, val):
+        check_input_size(model, loader.image_size)
     model, optimizer = prepare_training(exp, model, lr, train.device)
     schedule = make_schedule(exp, optimizer, len(train))
     done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
     if not _is_finished(exp, done):
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
                               "device": train.device.type, **(environment or {})})
-    name = "val" if exp.holdout else "test"
+    name, guessing = "val" if exp.holdout else "test", math.log(1 + int(train.labels.max()))
     while not _is_finished(exp, done):
+        epoch = len(done.history) + 1
         with readable_errors(exp, train.device):
-            row = train_one_epoch(exp, model, optimizer, schedule, train, len(done.history) + 1, precision)
+            row = train_one_epoch(exp, model, optimizer, schedule, train, epoch, precision)
             prediction = predict(model, val, precision)
         row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
         done.history.append(row)
         log(_format_row(exp, row))
-        _check_divergence(row, math.log(1 + int(train.labels.max())))
-        if exp.select_epoch == "best" and (done.best is None or row["val_accuracy"] > done.best["val_accuracy"]):
+        if epoch > 1 and row["train_loss"] > DIVERGENCE_FACTOR * guessing:
+            raise DivergenceError(f"The training loss of epoch {epoch} is {row['train_loss']:.3g}, random guessing has "
+                                  f"{guessing:.3g}. The learning rate was {row['lr']:.1e}: try a smaller one.")
+        if exp.select_epoch == "best" and epoch == best_epoch(done.history):
             weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
-            done.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "model": weights}
+            done.best = {"epoch": epoch, "val_accuracy": row["val_accuracy"], "model": weights}
         if folder:
-            checkpoint.save_checkpoint(folder, row["epoch"], {
+            checkpoint.save_checkpoint(folder, epoch, {
                 "experiment": exp.as_dict(), "lr": lr, "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **dataclasses.asdict(done)})
+                "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **vars(done)})
             checkpoint.write_progress(folder, done.history)
     if done.best:
         model.load_state_dict(done.best["model"])
@@ -144,10 +134,8 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
 def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experiment], Loaders], lr: float, *,
                precision: str = "fp32", folder: Path | None = None, environment: Mapping[str, Any] | None = None,
                log: Log = print) -> Training:
-    """Train stage after stage on the same weights; each has its own loaders, optimizer, schedule and checkpoints.
-
-    ``loaders_of`` makes the loaders of a stage, ``lr`` is the first stage's. Epochs are counted through, and each row
-    of the history names its stage.
+    """Train stage after stage on the same weights; each has its own loaders (``loaders_of`` makes them), optimizer,
+    schedule and checkpoints. ``lr`` is the first stage's. Epochs are counted through; each row names its stage.
     """
     result = Training()
     for number, stage in enumerate(exp.all_stages):
@@ -160,22 +148,16 @@ def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experime
                    environment=environment, log=log)
         before, mark = len(result.history), {"stage": number + 1} if exp.stages else {}
         result.history += [row | mark | {"epoch": row["epoch"] + before} for row in part.history]
-        result.sessions += [session | mark | {"from_epoch": session["from_epoch"] + before}
-                            for session in part.sessions]
+        result.sessions += [row | mark | {"from_epoch": row["from_epoch"] + before} for row in part.sessions]
         result.best = part.best and part.best | {"epoch": part.best["epoch"] + before}
     return result
 
 
 @contextlib.contextmanager
 def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
-    """Re-raise memory errors, lost DataLoader workers and errors in a custom network with a readable message.
-
-    The batch size is never reduced automatically: that would be another experiment.
-    """
+    """Re-raise memory errors, lost DataLoader workers and errors in a custom network with a readable message."""
     try:
         yield
-    except CourseError:
-        raise
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         if first.startswith("DataLoader worker"):
@@ -200,9 +182,8 @@ def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: L
     state = checkpoint.load_latest(folder, log)
     if state is None:
         return Training()
-    differences = describe_differences(exp.as_dict() | {"lr": lr},
-                                       state.get("experiment", {}) | {"lr": state.get("lr")})
-    if differences:
+    found = state.get("experiment", {}) | {"lr": state.get("lr")}
+    if differences := describe_differences(exp.as_dict() | {"lr": lr}, found):
         raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR (--output) "
                           "or delete it (--restart). Differences:\n  " + "\n  ".join(differences))
     model.load_state_dict(state["model"])
@@ -215,15 +196,9 @@ def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: L
 
 
 def _is_finished(exp: Experiment, done: Training) -> bool:
-    if exp.patience is not None and done.history and len(done.history) - best_epoch(done.history) >= exp.patience:
-        return True
-    return len(done.history) >= exp.epochs
-
-
-def _check_divergence(row: Mapping[str, float], guessing: float) -> None:
-    if row["epoch"] > 1 and row["train_loss"] > DIVERGENCE_FACTOR * guessing:
-        raise DivergenceError(f"The training loss of epoch {row['epoch']} is {row['train_loss']:.3g}, random guessing "
-                              f"has {guessing:.3g}. The learning rate was {row['lr']:.1e}: try a smaller one.")
+    epochs = len(done.history)
+    stopped = exp.patience is not None and epochs > 0 and epochs - best_epoch(done.history) >= exp.patience
+    return stopped or epochs >= exp.epochs
 
 
 def _format_row(exp: Experiment, row: Mapping[str, float]) -> str:

@@ -1,13 +1,11 @@
-"""Opens notebooks in a real JupyterLab in a headless Chromium, chooses "Run All Cells", and waits for their records.
+"""Opens notebooks in a real JupyterLab in a headless Chromium, clicks "Run All Cells", and waits for their records.
 
-    python tests/browser.py 01_gtsrb_stn [02_cifar10_dilated_depthwise ...] [--screenshots DIR]
+    python tests/notebooks/browser.py 01_gtsrb_stn [02_cifar10_dilated_depthwise ...] [--screenshots DIR]
 
 Needs the packages jupyter and playwright, and a Chromium (``chromium`` on the PATH, else $CHROMIUM).
-All takes place in a copy of the repository, since JupyterLab saves what it runs. Exit code 1 when a notebook leaves no
-record, shows an error, or has a cell that did not run; the screenshots are for looking at.
+Everything happens in a copy of the repository, since JupyterLab saves what it runs. Exit code 1 when a notebook leaves
+no record, shows an error, or has a cell that did not run; the screenshots are for looking at.
 """
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -22,9 +20,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from course_utils.reporting import readme as report
-from course_utils.runner import processes
 from course_utils.errors import CourseError
+from course_utils.reporting.executed import check_fresh_run
+from course_utils.runner.execute import kill_tree
 from course_utils.utils import REPO
 
 TIME_LIMIT = 900  # seconds for one notebook
@@ -34,7 +32,7 @@ PLACES = (0.0, 0.35, 0.6, 0.8, 0.95)  # of the notebook, of which a screenshot i
 
 
 def main() -> int:
-    """Prints a line a notebook."""
+    """Print one line per notebook."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="+", metavar="NAME", help="without .ipynb")
     parser.add_argument("--screenshots", type=Path, default=REPO / "outputs" / "browser", metavar="DIR")
@@ -55,9 +53,9 @@ def main() -> int:
                 shutil.copyfile(REPO / name, course / name)
         with jupyter_lab(course) as address:
             for name in args.notebooks:
-                begun = time.time()
+                started = time.time()
                 fault = run_all(address, course, name, chromium, args.screenshots)
-                print(f"{name}: {fault or 'record written, no error'}, {time.time() - begun:.0f} s", flush=True)
+                print(f"{name}: {fault or 'record written, no error'}, {time.time() - started:.0f} s", flush=True)
                 wrong += bool(fault)
     return 1 if wrong else 0
 
@@ -83,12 +81,12 @@ def jupyter_lab(root: Path) -> Iterator[str]:
                 raise TimeoutError(f"JupyterLab did not start:\n{(root / 'lab.log').read_text()}")
             yield address
         finally:
-            processes.end_tree(server.pid, 10)
+            kill_tree(server.pid)
             server.wait()
 
 
 def run_all(address: str, course: Path, name: str, chromium: str, screenshots: Path) -> str:
-    """What went wrong, in words, or nothing."""
+    """What went wrong, or an empty string."""
     from playwright.sync_api import sync_playwright
 
     before = set(course.glob("outputs/**/record.json"))
@@ -107,7 +105,7 @@ def run_all(address: str, course: Path, name: str, chromium: str, screenshots: P
             if page.locator("[data-mime-type='application/vnd.jupyter.error']").count():
                 break
         page.wait_for_timeout(1000)
-        page.wait_for_selector("text=| Idle", timeout=120_000)  # whatever follows the record has run, too
+        page.wait_for_selector("text=| Idle", timeout=120_000)  # the cells after the record have run too
         page.keyboard.press("Escape")
         page.keyboard.press("Control+s")
         for number, share in enumerate(PLACES):
@@ -122,9 +120,9 @@ def run_all(address: str, course: Path, name: str, chromium: str, screenshots: P
 
 
 def fault_of(notebook: Path) -> str:
-    """What is wrong with a saved notebook that has run from its top to its end, or nothing."""
+    """What is wrong with a saved notebook, or an empty string."""
     try:
-        report.check_fresh(notebook)
+        check_fresh_run(notebook)
     except CourseError as error:
         return str(error)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

@@ -1,4 +1,4 @@
-"""Every committed notebook, read without Jupyter: a plain HTML page with all its figures and nothing that disturbs."""
+"""Every committed notebook as an HTML page: all its figures are there, and no warnings or tracebacks."""
 import base64
 import json
 import re
@@ -6,41 +6,38 @@ import struct
 
 import pytest
 from nbconvert import HTMLExporter
-from test_house import assert_no_paths
+from notebook_files import NOTEBOOKS, PUBLISHED, assert_no_paths
 
-from course_utils.utils import REPO
-
-WIDEST = 1650  # pixels of a figure: more would be shrunk until its letters cannot be read
-NOTEBOOKS = sorted([*(REPO / "notebooks").glob("*.ipynb"), *(REPO / "assignments").glob("*/runs/*.ipynb")])
+WIDEST = 1650  # pixels: a wider figure is scaled down until its text is illegible
 
 
-def pictures(path):
-    """The PNG images that the cells of a notebook left."""
+def images(path):
+    """The PNG images in the outputs of a notebook."""
     outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", ())]
     return [base64.b64decode("".join(output["data"]["image/png"])) for output in outputs
             if "image/png" in output.get("data", {})]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_it_renders_whole(path, tmp_path):
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PUBLISHED], ids=lambda p: p.stem)
+def test_it_renders_completely(path, tmp_path):
     page = tmp_path / "page.html"
     page.write_text(HTMLExporter().from_filename(str(path))[0])
     text = page.read_text()
-    assert len(re.findall("<img [^>]*data:image/png;base64,", text)) == len(pictures(path)) >= 8
+    assert len(re.findall("<img [^>]*data:image/png;base64,", text)) == len(images(path)) >= 8
     assert_no_paths(page)
     for debris in ("Traceback (most recent call last)", "Warning:", "it/s]", "%|",
                    'data-mime-type="application/vnd.jupyter.stderr"'):
         assert debris not in text.partition("</head>")[2], debris
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PUBLISHED], ids=lambda p: p.stem)
 def test_its_figures_are_white_and_not_too_wide(path):
-    """A white ground reads the same on a dark page; a transparent one would leave black letters on black."""
+    """A white background looks the same on a dark page; a transparent one would leave black text on black."""
     from io import BytesIO
 
     from PIL import Image
 
-    for png in pictures(path):
+    for png in images(path):
         width, _ = struct.unpack(">II", png[16:24])
         assert width <= WIDEST
         corner = Image.open(BytesIO(png)).convert("RGBA").getpixel((0, 0))

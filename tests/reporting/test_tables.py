@@ -1,50 +1,50 @@
-"""Tables are made from records alone: every number in them is one of theirs, or their mean."""
+"""Tables: every number is one of a record, or a mean over records."""
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 
-from course_utils import config as experiment
-from course_utils.analysis import rules as rubric
-from course_utils.reporting import record, tables
-from course_utils.data.datasets import open_dataset
+from course_utils.data import open_dataset
+from course_utils.errors import CourseError
 from course_utils.evaluation.metrics import Prediction
-from course_utils.variants import load_experiment
-from course_utils.training.device import select_device
+from course_utils.reporting import record, tables
+from course_utils.reporting.run_folder import run_name
 from course_utils.training.trainer import Training
+from course_utils.variants import load_experiment, read_assignment
 
 NAME = "gtsrb_stn"
 
 
-def prediction_of(labels, right):
+def prediction_of(labels, correct):
     logits = np.eye(43, dtype=np.float32)[labels]
-    logits[right:] = np.roll(logits[right:], 1, axis=1)
+    logits[correct:] = np.roll(logits[correct:], 1, axis=1)
     return Prediction(logits, labels)
 
 
-def resealed(path, old, new):
+def rewrite(path, old, new):
     """The record as if the run itself had written ``new``."""
     made = json.loads(path.read_text().replace(old, new))
-    path.write_text(json.dumps(made | {"sha256": record.seal(made)}))
+    path.write_text(json.dumps(made | {"sha256": record.content_hash(made)}))
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Two seeds on the track split, one on the random one; of 86 test and 43 held-out images so many are right."""
+    """Two seeds on the track split, one on the random split: (correct of 86 test and of 43 validation images)."""
     data = open_dataset("gtsrb", data="synthetic", train_images=129, test_images=86)
-    object.__setattr__(data, "is_synthetic", False)
+    data = dataclasses.replace(data, is_synthetic=False)
     monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
-    (tmp_path / NAME / "results" / "new").mkdir(parents=True)
-    for seed, split, right, held in ((0, "track", 43, 21), (1, "track", 86, 21), (0, "random", 43, 43)):
+    results = tmp_path / NAME / "results"
+    results.mkdir(parents=True)
+    for seed, split, correct, validated in ((0, "track", 43, 21), (1, "track", 86, 21), (0, "random", 43, 43)):
         exp = load_experiment(NAME, "lenet_stn", seed=seed, split=split, epochs=3)
         rows = [{"epoch": k, "lr": 0.1, "train_loss": 0.5, "train_accuracy": 0.75, "seconds": 30.0,
                  "val_loss": 0.25, "val_accuracy": 0.9 - abs(k - 2) / 10} for k in (1, 2, 3)]
-        training = Training(rows, [{"from_epoch": 1, **record.origin()}], {"epoch": 2})
-        made = record.make(exp, data, exp.lr, 73_763, training, prediction_of(data.test_labels, right),
-                           select_device("fp32"), prediction_of(data.test_labels[:43], held))
-        record.write(made, tmp_path / NAME / "results" / "new")
-        (tmp_path / NAME / "results" / "new" / "record.json").rename(
-            tmp_path / NAME / "results" / f"{record.run_name(exp)}.json")
+        training = Training(rows, [{"from_epoch": 1, **record.environment_info()}], {"epoch": 2})
+        made = record.make_record(exp, data, exp.lr, 73_763, training, prediction_of(data.test_labels, correct), "fp32",
+                                  torch.device("cpu"), prediction_of(data.test_labels[:43], validated))
+        record.write_record(made, results).rename(results / f"{run_name(exp)}.json")
     return tmp_path
 
 
@@ -52,57 +52,67 @@ def cells(table):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
-def test_one_row_for_each_split_with_the_mean_over_seeds(runs):
+def test_results_have_one_row_per_split_with_the_mean_over_seeds(runs):
     head, _, random, track = cells(tables.results_table(NAME))
     assert all(len(row) == len(head) for row in (random, track))
     assert track[0] == "lenet_stn, track split" and "98.15 %" in track[1]
-    assert track[2:6] == ["75.00 %, 0.500", "90.00 %, 0.250", "**75.00 ± 35.36 %** (2 seeds)", track[5]]
-    assert "best kept: 2, 2" in track[6] and track[7] == "73,763" and track[8] == "2 min"
-    assert random[4] == "**50.00 %** (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
+    assert track[2:4] == ["**75.00 ± 35.36 %** (2 seeds)", "90.00 %, 0.250"]
+    assert track[4].startswith("3 of 30, schedule scaled") and track[4].endswith("best epoch: 2, 2")
+    assert track[5].startswith("2 min, ") and track[5].endswith(", fp32")
+    assert random[2] == "**50.00 %** (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
+    assert cells(tables.results_table(NAME, links=False)) == [row[:-1] for row in cells(tables.results_table(NAME))]
 
 
-def test_runs_are_compared_when_there_is_one_of_each(runs, monkeypatch):
-    described = experiment.read_assignment(NAME)
-    for wanted, found in ((("lenet_stn",), 3), (("lenet_stn", "lenet"), None), ((), None)):
-        monkeypatch.setattr(tables, "describe", lambda _, wanted=wanted: described | {"compare": wanted})
-        compared = tables.compared(NAME)
-        assert {name: len(history) for name, history in compared.items()} == ({"lenet_stn": found} if found else {})
+def test_provenance_has_size_losses_data_and_commit(runs):
+    _, _, random, track = cells(tables.provenance_table(NAME))
+    assert track[:3] == ["lenet_stn, track split, 3 epochs", "73,763", "75.00 %, 0.500"]
+    loss = record.read_record(next((runs / NAME / "results").glob("*random*")))["final"]["loss"]
+    assert random[3] == f"{loss:.3f}" and random[4].startswith("GTSRB, synthetic `") and len(random) == 6
 
 
-def test_the_accuracy_of_whole_runs_alone_counts_for_a_rule(runs):
-    exp = load_experiment(NAME, "lenet_stn", epochs=3)
-    assert rubric.recorded_accuracy(exp) == pytest.approx((0.5 + 1 + 0.5) / 3)
-    assert rubric.recorded_accuracy(load_experiment(NAME, "lenet_stn")) is None
-    assert rubric.recorded_accuracy(load_experiment(NAME, "lenet", epochs=3)) is None
-
-
-def test_what_the_held_out_pictures_promised(runs):
+def test_splits_compare_validation_with_test(runs):
     _, _, random, track = cells(tables.split_table(NAME))
     assert random == ["lenet_stn", "random", "1", "100.00 %", "50.00 %", "+50.00 points"]
     assert track == ["lenet_stn", "track", "2", "48.84 ± 0.00 %", "75.00 ± 35.36 %", "-26.16 points"]
 
 
-def test_without_runs_nothing_is_claimed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("wanted", "epochs"), [(("lenet_stn",), 3), (("lenet_stn", "lenet"), None), ((), None)])
+def test_runs_are_compared_when_each_exists(runs, monkeypatch, wanted, epochs):
+    about = read_assignment(NAME) | {"compare": wanted}
+    monkeypatch.setattr(tables, "read_assignment", lambda _: about)
+    found = {name: len(history) for name, history in tables.compared_histories(NAME).items()}
+    assert found == ({"lenet_stn": epochs} if epochs else {})
+
+
+def test_recorded_accuracy_is_of_runs_with_the_same_epochs(runs):
+    exp = load_experiment(NAME, "lenet_stn", epochs=3)
+    assert tables.recorded_accuracy(exp) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert tables.recorded_accuracy(load_experiment(NAME, "lenet_stn")) is None
+    assert tables.recorded_accuracy(load_experiment(NAME, "lenet", epochs=3)) is None
+
+
+def test_without_runs_there_is_no_table(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
-    assert tables.results_table(NAME) == tables.split_table(NAME) == "_No run yet._"
-    assert NAME in experiment.list_assignments()
+    assert {make(NAME) for make in (tables.results_table, tables.split_table, tables.provenance_table)} == {
+        "_No run yet._"}
 
 
-def test_a_kept_epoch_that_is_not_the_best_is_refused(runs):
+def test_selected_epoch_that_is_not_the_best_is_refused(runs):
     path = next((runs / NAME / "results").glob("*random*.json"))
-    resealed(path, '"kept_epoch": 2', '"kept_epoch": 3')
-    with pytest.raises(experiment.CourseError, match="kept epoch"):
-        record.read(path)
+    assert "Epoch 2 was selected (random split)" in tables.summary_markdown(record.read_record(path))
+    rewrite(path, '"kept_epoch": 2', '"kept_epoch": 3')
+    with pytest.raises(CourseError, match="kept epoch"):
+        record.read_record(path)
 
 
-def test_in_words_the_held_out_pictures_are_told(runs):
+def test_published_synthetic_run_is_refused(runs):
     path = next((runs / NAME / "results").glob("*random*.json"))
-    words = record.summary_markdown(record.read(path))
-    assert "Epoch 2 was kept, the best on held-out images (random split); " in words
-    assert "of these, without augmentation, it classifies 100.00% correctly." in words
+    rewrite(path, '"synthetic": false', '"synthetic": true')
+    with pytest.raises(CourseError, match="synthetic data: not a result"):
+        tables.results_table(NAME)
 
 
-def test_versions_are_told_by_their_differences(tmp_path, monkeypatch):
+def test_versions_are_described_by_their_differences(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
     rows = {row[0]: row for row in cells(tables.versions_table("stl10_versions"))}
     assert rows["2.2-lenet"][1:3] == ["–", "–"] and rows["2.2-lenet"][4:] == ["70.31 % (validation)", "–", "–"]
@@ -115,10 +125,11 @@ def test_versions_are_told_by_their_differences(tmp_path, monkeypatch):
                               "<br>stage 2: epochs 200; step_epochs 50")
 
 
-def test_only_whole_runs_count_as_a_version(runs):
-    rows = {row[0]: row for row in cells(tables.versions_table(NAME))}
-    assert rows["lenet_stn"][5:] == ["–", "–"]
+def test_only_full_runs_count_as_a_version(runs):
+    def results():
+        return {row[0]: row[5:] for row in cells(tables.versions_table(NAME))}["lenet_stn"]
+
+    assert results() == ["–", "–"]
     for path in (runs / NAME / "results").glob("*track*.json"):
-        resealed(path, '"epochs": 3', '"epochs": 30')
-    rows = {row[0]: row for row in cells(tables.versions_table(NAME))}
-    assert rows["lenet_stn"][5:] == ["48.84 ± 0.00 %", "75.00 ± 35.36 %"]
+        rewrite(path, '"epochs": 3', '"epochs": 30')
+    assert results() == ["48.84 ± 0.00 %", "75.00 ± 35.36 %"]

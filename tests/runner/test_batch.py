@@ -1,4 +1,5 @@
-"""BatchLoader of notebooks: what is planned, what is done, what is told. What befalls them: faults/test_batches.py."""
+"""Batches: what is planned, refused and skipped, and how a run's end is classified."""
+import json
 import os
 import subprocess
 import sys
@@ -6,166 +7,175 @@ import time
 
 import nbformat
 import pytest
-from ill_fated import planned
-from test_record import NAME, finished
+import torch
+from helpers import finished_record
 
-from course_utils.reporting import record
-from course_utils.runner import batch, estimate, execute as headless, live, processes, status
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
+from course_utils.reporting import write_record
+from course_utils.runner import batch, execute, status
+from course_utils.training.checkpoint import write_progress
+from course_utils.utils import REPO, lock_folder, release_folder
 from course_utils.variants import load_experiment
-from course_utils.utils import REPO
 
-
-def test_another_experiment_is_not_done(course):
-    job, = planned(course, 0)
-    batch.Batch([job], [{}]).run()
-    other = batch.Job(job.exp.replace(lr=0.5), job.folder, job.parameters)
-    assert job.done() and not other.done()
-
-
-def test_a_finished_run_of_another_experiment_is_not_overwritten(course):
-    made = finished(0)
-    folder = batch.plan([load_experiment(NAME, epochs=3)], {"EPOCHS": 3}, course / "out")[0].folder
-    record.write(made, folder)
-    with pytest.raises(CourseError, match=r"(?s)another experiment.*lr: None there, 0.5 asked for"):
-        batch.plan([load_experiment(NAME, epochs=3, lr=0.5)], {"EPOCHS": 3}, course / "out")
-    batch.plan([load_experiment(NAME, epochs=3, lr=0.5)], {"EPOCHS": 3}, course / "out", again=True)
-    made["experiment"]["about"] = "said otherwise"
-    record.write(made, folder)
-    job, = batch.plan([load_experiment(NAME, epochs=3)], {"EPOCHS": 3}, course / "out")
-    assert job.differs() == []
-
-
-def test_what_fails_outside_a_notebook_stops_no_other_run(course, monkeypatch):
-    jobs = planned(course, 0, 7, 8)
-    keep = headless._keep
-
-    def full(output, folder, stopping):
-        if "seed7" in folder.name:
-            raise OSError(28, "No space left on device")
-        return keep(output, folder, stopping)
-
-    monkeypatch.setattr(headless, "_keep", full)
-    monkeypatch.setattr("nbconvert.HTMLExporter", None)  # pages are a help: without them a run is as good
-    found = batch.Batch(jobs, [{}]).run()
-    assert [one.state for one in found] == ["done", "failed", "done"] and "No space left" in found[1].message
-
-
-def test_progress_counts_all_stages(tmp_path):
-    rows = [{"epoch": k, "val_accuracy": k / 10, "seconds": 2.0} for k in (1, 2)]
-    status.note_progress(tmp_path, rows)
-    (tmp_path / "stage2").mkdir()
-    status.note_progress(tmp_path / "stage2", [{"epoch": 1, "test_accuracy": 0.9, "seconds": 5.0}])
-    assert status.progress(tmp_path) == {"epoch": 3, "accuracy": 0.9, "seconds": 9.0}
-    status.write_status(status.Status("a", "b", 0, 6, "running", begun=time.time() - 60,
-                                      process=processes.this_process()), tmp_path)
-    told = ["a", tmp_path.name, "running", "3/6", "90.00%", "1.0", "0.1"]
-    assert live.table([tmp_path]).splitlines()[1].split() == told
-
-
-def test_a_log_gets_a_line_whenever_something_changes(tmp_path, capsys):
-    with live.board([tmp_path]) as tell:
-        for state in ("waiting", "waiting", "running", "running"):
-            status.write_status(status.Status("a", "b", 0, 6, state, process=processes.this_process()), tmp_path)
-            tell()
-    assert capsys.readouterr().out.splitlines() == [f"a  {tmp_path.name}  waiting", f"a  {tmp_path.name}  running  0/6"]
+NAME = "cifar10_custom_resnet"
 
 
 @pytest.mark.parametrize(("code", "error", "log", "state"), [
     (0, "", "", "done"),
-    (None, "", "", "hung"),
-    (-9, "", "[IPKernelApp] WARNING | Parent appears to have exited", "died"),
-    (1, "", "x\nnbclient.exceptions.DeadKernelError: Kernel died", "died"),
-    (1, "", "nbclient.exceptions.CellTimeoutError: A cell timed out while it was being executed, after 8 s", "hung"),
+    (None, "", "", "timeout"),
+    (-9, "", "[IPKernelApp] WARNING | Parent appears to have exited", "killed"),
+    (1, "", "x\nnbclient.exceptions.DeadKernelError: Kernel died", "killed"),
+    (1, "", "nbclient.exceptions.CellTimeoutError: A cell timed out while it was being executed, after 8 s", "timeout"),
     (1, "", "nbclient.exceptions.CellTimeoutError: Timeout waiting for IOPub output", "failed"),
     (1, "RuntimeError: CUDA error: out of memory", "", "out of memory"),
     (1, "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "", "out of memory"),
     (1, "OutOfMemoryError: CUDA out of memory.", "", "out of memory"),
-    (1, "DivergenceError: The loss is no longer a number", "", "diverged"),
+    (1, "DivergenceError: The loss is NaN or infinite", "", "diverged"),
     (1, "CourseError: my_net.py, line 3, in forward:\n    y = x\nNameError: name 'x'", "KeyError: 1", "failed"),
     (1, "StopIteration: ", "", "failed"),
 ])
-def test_what_a_notebook_left_says_what_became_of_it(code, error, log, state):
-    found, words = headless._verdict(code, error, log)
-    assert found == state and (words == error or not error)
+def test_ends_are_classified(code, error, log, state):
+    found, message = execute._classify(code, error, log)
+    assert found == state and (message == error or not error)
 
 
-def test_what_cannot_be_stops_before_anything_runs(tmp_path):
+def test_invalid_plans_are_rejected_before_running(tmp_path):
     smoke = load_experiment(NAME, profile="smoke")
     with pytest.raises(CourseError, match="Did you mean 'EPOCHS'"):
-        batch.plan([smoke], {"EPOCH": 3}, tmp_path)
+        batch.plan_jobs([smoke], {"EPOCH": 3}, tmp_path)
     with pytest.raises(CourseError, match="name each once"):
-        batch.plan([smoke, smoke], {}, tmp_path)
+        batch.plan_jobs([smoke, smoke], {}, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(CourseError, match="cannot be written"):
-        batch.plan([smoke], {}, tmp_path / "file")
+        batch.plan_jobs([smoke], {}, tmp_path / "file")
+    with pytest.raises(CourseError, match="There is no notebook"):
+        execute.check_parameters(tmp_path / "x.ipynb", {})
 
 
-def test_the_cores_are_shared_out(monkeypatch):
+def test_finished_run_of_another_experiment_is_not_overwritten(tmp_path):
+    def plan(**settings):
+        return batch.plan_jobs([load_experiment(NAME, epochs=3, **settings)], {"EPOCHS": 3}, tmp_path)[0]
+
+    made, folder = finished_record(), plan().folder
+    write_record(made, folder)
+    with pytest.raises(CourseError, match=r"(?s)another experiment.*--restart.*lr: found None, requested 0\.5"):
+        plan(lr=0.5)
+    batch.plan_jobs([load_experiment(NAME, epochs=3, lr=0.5)], {"EPOCHS": 3}, tmp_path, restart=True)
+    made["experiment"]["about"] = "another description"
+    write_record(made, folder)
+    assert plan().differences() == []
+
+
+def test_only_the_same_finished_experiment_is_done(tmp_path):
+    job, = batch.plan_jobs([load_experiment(NAME, epochs=3)], {"EPOCHS": 3}, tmp_path)
+    assert not job.is_done()
+    write_record(finished_record(), job.folder)
+    (job.folder / f"{job.notebook}.ipynb").touch()
+    status.write_status(job.status("done"), job.folder)
+    assert job.is_done() and not batch.Job(job.exp.replace(lr=0.5), job.folder, job.parameters).is_done()
+    job.reset()
+    assert not job.is_done() and job.record() is None and status.read_status(job.folder) is None
+
+
+def test_progress_counts_all_stages(tmp_path):
+    write_progress(tmp_path, [{"epoch": k, "val_accuracy": k / 10, "seconds": 2.0} for k in (1, 2)])
+    (tmp_path / "stage2").mkdir()
+    write_progress(tmp_path / "stage2", [{"epoch": 1, "test_accuracy": 0.9, "seconds": 5.0}])
+    assert status.read_progress(tmp_path) == {"epoch": 3, "accuracy": 0.9, "seconds": 9.0}
+    lock_folder(tmp_path, status.BATCH_LOCK)
+    status.write_status(status.Status("a", 6, "running", started_at=time.time() - 60), tmp_path)
+    row = ["a", tmp_path.name, "running", "3/6", "90.00%", "1.0", "0.1"]
+    assert status.status_table([tmp_path]).splitlines()[1].split() == row
+    release_folder(tmp_path, status.BATCH_LOCK)
+
+
+@pytest.mark.parametrize(("state", "shown"), [("running", "killed"), ("waiting", "waiting"), ("done", "done"),
+                                              ("died", "killed"), ("hung", "timeout")])
+def test_run_of_a_killed_batch_reads_as_killed(tmp_path, state, shown):
+    """Nobody holds the folder's lock. The last two are the first edition's names."""
+    status.write_status(status.Status("a", 3, state), tmp_path)
+    assert status.read_status(tmp_path).state == shown
+
+
+@pytest.mark.parametrize("text", ['{"state": 1', "[]", '{"assignment": "a", "epochs": 1, "state": "finished"}'])
+def test_unreadable_status_is_none(tmp_path, text):
+    (tmp_path / "status.json").write_text(text)
+    assert status.read_status(tmp_path) is None and status.status_rows([tmp_path]) == []
+
+
+def test_cores_and_gpus_are_shared(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert batch.slots(3) == [{"OMP_NUM_THREADS": "2"}] * 3 and batch.slots() == [{}]
+    assert batch.worker_slots(3) == [{"OMP_NUM_THREADS": "2"}] * 3 and batch.worker_slots() == [{}]
     threads = {"OMP_NUM_THREADS": "4"}
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert batch.slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "01"]
+    assert batch.worker_slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "01"]
     for listed in ("5,7", "5, 7", "5,7,-1,8"):  # what CUDA does not have, or what follows -1, it leaves out
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-        assert batch.slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "57"]
+        assert batch.worker_slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "57"]
 
 
-@pytest.mark.parametrize(("name", "value", "said"), [
-    ("VARIANT", "publish", "Did you mean 'published'? Legal: published."),
-    ("SEED", "one", "seed = 'one': must be int."),
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("VARIANT", "publish", "Did you mean 'published'? Legal: published."), ("SEED", "one", "seed = 'one': must be int."),
 ])
-def test_an_unlawful_value_stops_the_notebook_in_its_first_cells(tmp_path, name, value, said):
-    """Given to papermill itself; our own runner would have refused it."""
+def test_invalid_parameter_stops_the_notebook_in_its_first_cells(tmp_path, name, value, message):
+    """Given to papermill itself; the command ``run`` would have refused it."""
     source, out = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb", tmp_path / "out.ipynb"
     ran = subprocess.run([sys.executable, "-m", "papermill", source, out, "--cwd", REPO, "-r", name, value],
                          capture_output=True, text=True)
-    assert ran.returncode != 0 and said in headless._last_error(out.read_text())
-    cells = [c for c in nbformat.read(out, 4).cells if c.cell_type == "code" and c.execution_count]
+    cells = [cell for cell in nbformat.read(out, 4).cells if cell.cell_type == "code" and cell.execution_count]
+    assert ran.returncode != 0 and message in json.dumps(cells[-1].outputs)
     assert len(cells) <= 4  # bootstrap, parameters, papermill's own, and the one that reads the experiment
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["run", "cifar10"], "Unknown assignment: 'cifar10'"),
     (["run", "cifar10_custom_resnet:fast"], "published"),
+    (["run", "gtsrb_stn", "--set", "seed=1"], "--seeds"),
+    (["run", "gtsrb_stn", "--set", "output_dir=x"], "--output"),
+    (["run", "gtsrb_stn", "--set", "data_dir=x"], "COURSE_DATA"),
+    (["run", "gtsrb_stn", "--set", "split=tracks"], "Did you mean 'track'"),
     (["data", "mnist"], "cifar10"),
-    (["adopt", "nowhere"], "no executed notebook"),
+    (["publish", "nowhere"], "is not a record"),
+    (["check", "gtsrb_stn", "--model", "nowhere.py:Net"], "nowhere.py"),
 ])
-def test_wrong_words_are_answered_with_the_right_ones(words, said, capsys):
+def test_invalid_command_names_what_is_valid(words, message, capsys):
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--set", "split"], ["--jobs", "0"], ["--limit", "nan"], ["--seeds", "0-4"]])
+def test_invalid_option_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", *words])
+    assert words[1] in capsys.readouterr().err
+
+
+def test_missing_data_is_reported_before_running(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    assert main(["run", "gtsrb_stn:lenet", "--profile", "full", "--output", str(tmp_path / "out")]) == 2
+    assert "No prepared gtsrb" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_seeds_and_settings_reach_every_run(monkeypatch, capsys, tmp_path):
-    asked = []
+    """Planned and printed for real; no notebook is executed."""
+    ran = []
 
-    class Noted(batch.Batch):
-        def run(self, tell=None):
-            for number, job in enumerate(self.jobs):
-                asked.append((job.exp.variant, job.exp.seed, job.exp.split, job.exp.epochs, job.parameters["SPLIT"]))
-                self._note(number, "done", accuracy=0.5)
+    def run_notebook(notebook, parameters, *rest):
+        ran.append(parameters)
+        return "failed", "not executed"
 
-    monkeypatch.setattr(batch, "Batch", Noted)
-    monkeypatch.setattr(estimate, "estimates", lambda exps, _: [estimate.Estimate(1.0, "a guess") for _ in exps])
-    words = ["run", "gtsrb_stn:lenet", "gtsrb_stn:best", "--profile", "full", "--seeds", "0,3"]
-    assert main([*words, "--output", str(tmp_path), "--set", "split=random", "--set", "EPOCHS=7"]) == 0
-    assert asked == [(v, s, "random", 7, "random") for v in ("lenet", "best") for s in (0, 3)]
-    assert capsys.readouterr().out.count("50.00%") == 4
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    words = ["run", "gtsrb_stn:lenet", "gtsrb_stn:best", "--seeds", "0,3", "--output", str(tmp_path)]
+    assert main([*words, "--set", "split=random", "--set", "EPOCHS=7"]) == 1
+    assert [(p["VARIANT"], p["SEED"], p["SPLIT"], p["EPOCHS"]) for p in ran] == [
+        (variant, seed, "random", 7) for variant in ("lenet", "best") for seed in (0, 3)]
+    assert capsys.readouterr().err.count("failed: not executed") == 4
     assert main(["status", "--output", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("done") == 4
+    out = capsys.readouterr().out
+    assert out.count("lenet-7epochs-random-seed3-synthetic") == 2 and out.count("not executed") == 4
     assert main(["status", "--output", str(tmp_path / "none")]) == 0
     assert "No runs in" in capsys.readouterr().out
-    for setting, told in (("seed=1", "--seeds"), ("output_dir=x", "--output"), ("data_dir=x", "COURSE_DATA")):
-        assert main(["run", "gtsrb_stn", "--set", setting]) == 2
-        assert told in capsys.readouterr().err
-    assert main(["run", "gtsrb_stn", "--set", "split=tracks"]) == 2
-    assert "Did you mean 'track'" in capsys.readouterr().err
-    for words in (["--set", "split"], ["--jobs", "0"], ["--limit", "nan"], ["--seeds", "0-4"]):
-        with pytest.raises(SystemExit):
-            main(["run", *words])

@@ -1,7 +1,5 @@
-"""Rows 8, 10, 13, 18 and 19, where a batch of notebooks sees them: real kernels, killed, hung, and out of room."""
+"""Batches with failures: real kernels that are killed, hang, or find no room on the disk."""
 import contextlib
-import importlib
-import json
 import os
 import re
 import signal
@@ -12,172 +10,139 @@ import time
 import psutil
 import pytest
 from helpers import file_size_limit
-from faults.table import said
-from ill_fated import planned
-from test_record import NAME, finished
 
-from course_utils.reporting import record
-from course_utils.runner import batch, processes, status, warm
 from course_utils.errors import CourseError
-from course_utils.variants import load_experiment
+from course_utils.runner import batch, execute
+from course_utils.runner.status import read_status, status_rows
+from course_utils.utils import REPO
 
+pytestmark = pytest.mark.slow
 
-def executed(job):
-    return job.folder / f"{job.notebook}.ipynb"
-
-
-def test_eight_runs_four_of_them_ill_fated(course):
-    """One raises, one's kernel is killed, one hangs, one diverges: eight right states; then only these run again."""
-    jobs = planned(course, 0, 1, 2, 3, 4, 6, 7, 8)
-    lines = []
-    found = batch.Batch(jobs, [{}, {}], limit=8).run(lambda: lines.append(status.rows([job.folder for job in jobs])))
-    assert [one.state for one in found] == ["done", "failed", "died", "hung", "diverged", "failed", "done", "done"]
-    assert found[1].message == "ValueError: too bad:\nsee below"
-    assert "died" in found[2].message.lower() and "timed out" in found[3].message
-    assert found[4].message == "DivergenceError: The loss is no longer a number in epoch 2."
-    assert found[0].accuracy == pytest.approx(0.7) and found[5].accuracy is None
-    states = {row[2] for rows in lines for row in rows}
-    assert {"waiting", "running", "done", "died"} <= states
-    for job in (jobs[0], jobs[1]):
-        text = executed(job).read_text()
-        assert str(course) not in text and executed(job).with_suffix(".html").exists()
-    assert "too bad" in executed(jobs[1]).read_text() and said(18, found[2].message)
-
-    (course / "mended").touch()
-    again = planned(course, 0, 1, 2, 3, 4, 6, 7, 8)
-    assert [job.done() for job in again] == [state == "done" for state in (one.state for one in found)]
-    begun = jobs[0].status().begun
-    assert {one.state for one in batch.Batch([job for job in again if not job.done()], [{}, {}]).run()} == {"done"}
-    assert all(job.done() for job in again) and jobs[0].status().begun == begun
-    again[0].reset()
-    assert not again[0].done() and again[0].status().state == "waiting"
-
-
-def test_memory_that_is_not_there_has_its_own_state(course):
-    found, = batch.Batch(planned(course, 5), [{}]).run()
-    assert (found.state, found.message) == ("out of memory", "MemoryError: not that much")
-
-
-def test_a_disk_too_full_for_the_notebook(course):
-    """Neither does half of it stay, nor does another run care."""
-    jobs = planned(course, 10, 0)
-    batch.Batch(jobs[1:], [{}]).run()  # the server of all later ones must not have the limit
-    with file_size_limit(50_000):
-        found = batch.Batch(jobs, [{}]).run()
-    assert [one.state for one in found] == ["failed", "done"]
-    assert re.search(r"File too large.*03_cifar10_custom_resnet.ipynb.* MB free", found[0].message)
-    assert not list(jobs[0].folder.glob("*.ipynb")) and not list(course.rglob("*partial*"))
-    assert {one.state for one in batch.Batch(planned(course, 10), [{}]).run()} == {"done"}
-
-
-SCRIPT = """
-import os, signal, sys
+SCRIPT = """import signal, sys
 from pathlib import Path
-from course_utils.runner import batch, estimate, execute as headless
 from course_utils.__main__ import main
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
-batch.REPO = headless.REPO = Path(sys.argv[1])
-estimate.estimates = lambda experiments, _: [estimate.Estimate(1.0, "a guess") for _ in experiments]
+from course_utils.runner import batch, execute
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
+batch.REPO = execute.REPO = Path(sys.argv[1])
 sys.exit(main(["run", "cifar10_custom_resnet", "--seeds", "9,8", "--set", "epochs=3", "--output", sys.argv[2]]))
 """
 
 
+def states(jobs, **settings):
+    return [found.state for found in batch.Batch(jobs, [{}], **settings).run()]
+
+
+def test_failures_are_classified_and_stop_no_other_run(course):
+    """Then the same batch runs only what is not done."""
+    seeds = (0, 1, 2, 3, 4, 5, 6, 7)
+    jobs, seen = course.plan(*seeds), set()
+    found = batch.Batch(jobs, [{}, {}], limit=8).run(
+        lambda: seen.update(row[2] for row in status_rows([job.folder for job in jobs])))
+    assert [run.state for run in found] == ["done", "failed", "killed", "timeout", "diverged", "out of memory", "failed",
+                                            "done"]
+    assert found[1].message == "ValueError: invalid:\nsee below"
+    assert "the kernel was killed: out of memory?" in found[2].message and "timed out" in found[3].message
+    assert found[4].message == "DivergenceError: The loss is NaN or infinite: epoch 2."
+    assert found[5].message == "MemoryError: too much"
+    assert found[0].accuracy == pytest.approx(0.7) and found[6].accuracy is None
+    assert {"waiting", "running", "done", "killed"} <= seen
+    executed = [(job.folder / f"{job.notebook}.ipynb").read_text() for job in jobs[:2]]
+    assert not any(str(course.folder) in text for text in executed) and "see below" in executed[1]
+
+    (course.folder / "repaired").touch()
+    jobs = course.plan(*seeds)
+    assert [job.is_done() for job in jobs] == [run.state == "done" for run in found]
+    started_at = read_status(jobs[0].folder).started_at
+    assert set(states([job for job in jobs if not job.is_done()])) == {"done"}
+    assert all(job.is_done() for job in jobs) and read_status(jobs[0].folder).started_at == started_at
+
+
+def test_failure_outside_the_notebook_stops_no_other_run(course, monkeypatch):
+    save = execute._save_executed
+
+    def full(output, folder):
+        if "seed7" in folder.name:
+            raise OSError(28, "No space left on device")
+        return save(output, folder)
+
+    monkeypatch.setattr(execute, "_save_executed", full)
+    found = batch.Batch(course.plan(7, 8), [{}]).run()
+    assert [run.state for run in found] == ["failed", "done"] and "No space left" in found[0].message
+
+
+def test_disk_too_full_for_the_notebook(course):
+    jobs = course.plan(10, 0)
+    with file_size_limit(50_000):
+        found = batch.Batch(jobs, [{}]).run()
+    assert [run.state for run in found] == ["failed", "done"]
+    assert re.search(r"File too large \(.* MB free\)", found[0].message)
+    assert not list(jobs[0].folder.glob("*.ipynb")) and not list(course.folder.rglob("*partial*"))
+    assert states(course.plan(10)) == ["done"]
+
+
 @contextlib.contextmanager
-def at_work(course):
-    """``run`` of two notebooks, as a process, while the kernel of the first, deaf to signals, is at work; what it
-    began is gone in the end.
+def running_batch(course):
+    """The command ``run`` on two notebooks as a process, while the first is running and ignores signals.
+
+    In the end none of its children may be alive.
     """
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(course), str(course / "out put")], text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    until = time.monotonic() + 120
-    while not (course / "deaf").exists() and process.poll() is None and time.monotonic() < until:
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(course.folder), str(course.outputs)], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (course.folder / "started").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    began = psutil.Process(process.pid).children(recursive=True)
-    assert len(began) >= 4, process.communicate(timeout=60)  # the server, its tracker, papermill, and the kernel
-    yield process
-    _, alive = psutil.wait_procs(began, timeout=10)
-    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
-
-
-@pytest.mark.parametrize(("numbers", "whom"), [
-    ([signal.SIGINT], os.kill), ([signal.SIGTERM], os.kill), ([signal.SIGINT] * 2, os.kill),
-    pytest.param([signal.SIGHUP], os.killpg, marks=pytest.mark.long),
-])
-def test_an_interrupted_batch_ends_its_children_and_can_go_on(course, numbers, whom):
-    """By Ctrl-C, also twice, by SIGTERM, and by a terminal that is closed: that reaches the whole group."""
-    with at_work(course) as process:
-        for number in numbers:
-            whom(process.pid, number)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert len(numbers) > 1 or said(3, told)
-    jobs = planned(course, 9, 8)
-    assert len(numbers) > 1 or {job.status().state for job in jobs} == {"waiting"}
-    if whom is os.kill and numbers == [signal.SIGINT]:
-        (course / "mended").touch()
-        assert {one.state for one in batch.Batch(jobs, [{}]).run()} == {"done"}
-
-
-def test_a_kernel_does_not_outlive_its_papermill(course):
-    """Nor a papermill its batch's server; a killed one has died, and the next notebook is begun all the same."""
-    with at_work(course) as process:
-        server = next(child for child in psutil.Process(process.pid).children() if "forkserver" in str(child.cmdline()))
-        papermill, = server.children()
-        kernel, = papermill.children()
-        papermill.kill()
-        psutil.wait_procs([kernel], timeout=10)
-        assert not kernel.is_running()
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 1 and "seed9" in told and "died: papermill was ended by signal 9" in told
-    assert planned(course, 8)[0].status().state == "done"
-
-
-def test_a_killed_server_ends_its_notebook(course):
-    with at_work(course) as process:
-        server = next(child for child in psutil.Process(process.pid).children() if "forkserver" in str(child.cmdline()))
-        server.kill()
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 1 and "died: it was ended, since the process that had begun it was killed" in told
-    assert planned(course, 8)[0].status().state == "done"
-
-
-def test_what_is_imported_in_advance_is_there():
-    for name in warm.PRELOADED:
-        importlib.import_module(name)
-
-
-def test_where_another_process_is_at_work_nothing_starts(course):
-    """As a second batch would find it, and what the kernel of a killed batch holds on to."""
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    who = [other.pid, psutil.Process(other.pid).create_time()]
-    folder = planned(course, 0)[0].folder
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2, process.communicate(timeout=60)  # papermill and the kernel
     try:
-        (folder / processes.LOCK).write_text(json.dumps(who))
-        with pytest.raises(CourseError, match=f"Process {other.pid} is at work in"):
-            planned(course, 0)
-        with pytest.raises(CourseError, match="still open"):
-            record.run_folder(load_experiment(NAME, profile="smoke", epochs=3), folder.parent)
-        (folder / processes.LOCK).unlink()
-        status.write_status(status.Status("a", "b", 0, 3, "waiting", process=who), folder)
-        with pytest.raises(CourseError, match=f"Process {other.pid}"):
-            planned(course, 0)
+        yield process
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
     finally:
-        other.kill()
-        other.wait()
-    assert planned(course, 0)
-    (folder / processes.LOCK).write_text(json.dumps(who))
-    assert record.run_folder(load_experiment(NAME, profile="smoke", epochs=3), folder.parent) == folder  # taken over from the dead
-    assert processes.at_work(folder) is None and (folder / processes.LOCK).exists()
-    record.write(finished(0, profile="smoke"), folder)
-    assert not (folder / processes.LOCK).exists()
+        for child in (*children, process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
-def test_a_killed_batch_has_died(tmp_path):
-    gone = [processes.this_process()[0], 1.0]  # its number is taken again, by a process that began later
-    for state, told in (("running", "died"), ("waiting", "waiting"), ("done", "done")):
-        status.write_status(status.Status("a", "b", 0, 3, state, process=gone), tmp_path)
-        assert status.read_status(tmp_path).state == told
-    with pytest.raises(CourseError, match="Legal: died, diverged"):
-        status.Status("a", "b", 0, 3, "finished")
-    (tmp_path / "status.json").write_text('{"state": 1')
-    assert status.read_status(tmp_path) is None
+def seeds_9_and_8(course):
+    return [path for seed in (9, 8) for path in course.outputs.glob(f"*/*seed{seed}-*")]
+
+
+@pytest.mark.parametrize(("numbers", "send"), [
+    ([signal.SIGINT], os.kill), ([signal.SIGTERM], os.kill), ([signal.SIGINT] * 2, os.kill),
+    ([signal.SIGHUP], os.killpg),  # a closed terminal: the whole group gets it
+])
+def test_interrupted_batch_kills_its_children_and_can_continue(course, numbers, send):
+    with running_batch(course) as process:
+        with pytest.raises(CourseError, match=f"Process {process.pid} on .* is using .*seed9"):
+            course.plan(8, 9)  # a second batch is refused
+        for number in numbers:
+            send(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    if len(numbers) == 1:
+        assert "Stopped. The same command continues" in errors
+        assert {read_status(folder).state for folder in seeds_9_and_8(course)} == {"waiting"}
+    if numbers == [signal.SIGTERM]:
+        (course.folder / "repaired").touch()
+        assert states(course.plan(9, 8)) == ["done", "done"]
+
+
+def test_killed_papermill_takes_its_kernel_along_and_the_next_run_starts(course):
+    with running_batch(course) as process:
+        papermill, = (child for child in psutil.Process(process.pid).children() if "papermill" in child.cmdline())
+        papermill.kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "seed9" in errors and "killed: papermill was killed by signal 9" in errors
+    assert [read_status(folder).state for folder in seeds_9_and_8(course)] == ["killed", "done"]
+
+
+def test_killed_batch_reads_as_killed_and_its_folders_are_free(course):
+    with running_batch(course) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        assert [read_status(folder).state for folder in seeds_9_and_8(course)] == ["killed", "waiting"]
+        for child in children:
+            child.kill()
+    assert len(course.plan(9, 8)) == 2

@@ -1,37 +1,23 @@
-"""Rows 4 to 13: checkpoints damaged or hostile, losses, memory, workers and disks that fail."""
+"""What can go wrong in a training: each error names its cause, and a second run gives what the first would have."""
+import contextlib
 import hashlib
 import os
 import pickle
-import shutil
-import signal
-import time
 
-import numpy as np
-import psutil
 import pytest
 import torch
-from helpers import Hostile, flip_a_byte
-from faults.nursery import home_of, outcome
-from faults.table import said
+from helpers import Hostile, file_size_limit, flip_a_byte, toy_model
 
+from course_utils.errors import CourseError, DivergenceError, OutOfMemoryError
 from course_utils.training import checkpoint
-from course_utils.data.loader import BatchLoader
+from course_utils.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 
 
-@pytest.fixture
-def copied(unharmed, tmp_path):
-    """A finished run's folder without its record: checkpoints of epochs 2 and 3."""
-    folder = tmp_path / "run"
-    shutil.copytree(unharmed.folder, folder)
-    (folder / "log").unlink()
-    (home_of(folder) / "record.json").unlink()
-    return folder
-
-
-def rename(path):
-    """Give a checkpoint that was changed the name that its bytes ask for, as somebody who means ill would."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:checkpoint.DIGITS]
-    path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{digest}.pt"))
+def rewrite(path, data):
+    """Change a checkpoint deliberately: with the name that belongs to its new content."""
+    digest = hashlib.sha256(data).hexdigest()[:checkpoint.DIGITS]
+    path.unlink()
+    path.with_name(f"{path.stem.rpartition('-')[0]}-{digest}.pt").write_bytes(data)
 
 
 def truncate(path):
@@ -40,98 +26,132 @@ def truncate(path):
 
 def make_hostile(path):
     torch.save({"model": Hostile()}, path)
-    rename(path)
+    rewrite(path, path.read_bytes())
 
 
-def make_a_bare_pickle(path):
-    path.write_bytes(pickle.dumps(Hostile()))
-    rename(path)
+def make_hostile_pickle(path):
+    rewrite(path, pickle.dumps(Hostile()))
 
 
-@pytest.mark.parametrize(("harm", "row"), [(truncate, 4), (flip_a_byte, 5), (make_hostile, 6), (make_a_bare_pickle, 6)])
-def test_from_a_bad_newest_checkpoint_it_falls_back_to_the_one_before(nursery, unharmed, copied, harm, row):
-    harm(checkpoint.list_checkpoints(home_of(copied))[-1])
-    assert nursery.whole(copied) == 0
-    log = (copied / "log").read_text()
-    assert said(row, log) and "Resumed after epoch 2 of 3" in log
-    assert outcome(copied) == unharmed.outcome
-    assert not list(copied.rglob("harmed")) and not os.path.exists("harmed")
+def make_list(path):
+    torch.save([1, 2], path)
+    rewrite(path, path.read_bytes())
 
 
-def test_when_all_are_bad_it_begins_anew_and_keeps_what_it_writes(nursery, unharmed, copied):
-    """A bad one of a later epoch must not push a whole one of an earlier epoch out."""
-    for path in checkpoint.list_checkpoints(home_of(copied)):
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def stop_after(epochs):
+    """A ``log`` that interrupts the training when epoch ``epochs`` + 1 is complete, before its checkpoint."""
+    def log(line):
+        if line.startswith(f"epoch   {epochs + 1}"):
+            raise KeyboardInterrupt
+
+    return log
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (truncate, "is damaged: its SHA-256 is not the one in its name"),
+    (flip_a_byte, "is damaged: its SHA-256 is not the one in its name"),
+    (make_hostile, "holds something other than tensors, numbers and text: refused, no code in it was executed"),
+    (make_hostile_pickle, "holds something other than tensors, numbers and text: refused, no code in it was executed"),
+    (make_list, "is not a checkpoint: it holds a list"),
+    (make_folder, "cannot be read: Is a directory"),
+])
+def test_a_bad_newest_checkpoint_is_skipped(fit_toy, tiny, tmp_path, monkeypatch, damage, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(tiny, folder=tmp_path, log=stop_after(3))
+    bad = list_checkpoints(tmp_path)[-1]
+    damage(bad)
+    lines = []
+    resumed, training = fit_toy(tiny, folder=tmp_path, log=lines.append)
+    assert "epoch-0003" in lines[0] and f"{message}. Using the one before." in lines[0]
+    assert lines[1].startswith("Resumed after epoch 2 of 4.") and len(training.sessions) == 2
+    assert torch.equal(resumed, fit_toy(tiny)[0])
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_bad_checkpoints_do_not_push_out_intact_ones(fit_toy, tiny, tmp_path):
+    """When all are bad the training starts again, and its first checkpoints count, although their epochs are lower."""
+    fit_toy(tiny, folder=tmp_path)
+    for path in list_checkpoints(tmp_path):
         truncate(path)
-    assert nursery.whole(copied, harm="disk") == 1  # after epoch 1 nothing can be written
-    kept, = checkpoint.list_checkpoints(home_of(copied))
-    assert len(checkpoint.restore(kept)["history"]) == 1
-    assert nursery.whole(copied) == 0
-    assert outcome(copied) == unharmed.outcome
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(tiny, folder=tmp_path, log=stop_after(1))
+    kept, = list_checkpoints(tmp_path)
+    assert len(load_checkpoint(kept)["history"]) == 1
+    assert torch.equal(fit_toy(tiny, folder=tmp_path)[0], fit_toy(tiny)[0])
 
 
-def test_the_checkpoint_of_another_experiment_is_refused_with_the_differences(nursery, copied):
-    before = checkpoint.list_checkpoints(home_of(copied))
-    assert nursery.whole(copied, lr=0.01) == 1
-    log = (copied / "log").read_text()
-    assert said(7, log) and "lr: 0.002 there, 0.01 asked for" in log
-    assert checkpoint.list_checkpoints(home_of(copied)) == before
+def test_the_checkpoint_of_another_experiment_is_refused_with_the_differences(fit_toy, tiny, tmp_path):
+    fit_toy(tiny, folder=tmp_path)
+    before = list_checkpoints(tmp_path)
+    with pytest.raises(CourseError, match=r"(?s)another experiment.*\(--restart\).*\n  weight_decay: found 0.0, requ"):
+        fit_toy(tiny.replace(weight_decay=0.1), folder=tmp_path)
+    assert list_checkpoints(tmp_path) == before
+    save_checkpoint(tmp_path, 5, {"model": {}, "epoch": 5})  # not of a training
+    with pytest.raises(CourseError, match=r"(?s)another experiment.*lr: found None, requested 0\.02"):
+        fit_toy(tiny, folder=tmp_path)
 
 
-def test_a_checkpoint_of_something_else_is_refused(nursery, copied):
-    for path in checkpoint.list_checkpoints(home_of(copied)):
-        path.unlink()
-    checkpoint.save(home_of(copied), 1, {"model": {}, "epoch": 1})
-    assert nursery.whole(copied) == 1
-    assert "of something else than a training: it lacks best, experiment" in (copied / "log").read_text()
+def test_a_changed_description_and_settings_added_since_are_no_other_experiment(fit_toy, tiny, tmp_path):
+    fit_toy(tiny.replace(about="other words"), folder=tmp_path)
+    state = checkpoint.load_latest(tmp_path)
+    del state["experiment"]["label_smoothing"]
+    save_checkpoint(tmp_path, 4, state)
+    _, training = fit_toy(tiny, folder=tmp_path)
+    assert len(training.history) == 4 and len(training.sessions) == 1
 
 
-@pytest.mark.parametrize(("harm", "row"), [("nan", 8), ("far", 9), ("memory", 10), ("disk", 13)])
-def test_what_ends_a_training_is_said_and_the_epoch_before_is_whole(nursery, unharmed, tmp_path, harm, row):
-    assert nursery.whole(tmp_path, harm=harm) == 1
-    assert said(row, (tmp_path / "log").read_text())
-    kept, = checkpoint.list_checkpoints(home_of(tmp_path))
-    assert len(checkpoint.restore(kept)["history"]) == 1
-    assert nursery.whole(tmp_path) == 0
-    assert outcome(tmp_path) == unharmed.outcome
+def raise_error(error):
+    def harm(_):
+        raise error
+
+    return harm
 
 
-def test_a_disk_too_full_for_the_record(nursery, unharmed, copied):
-    before = sorted(path.name for path in home_of(copied).iterdir())
-    assert nursery.whole(copied, task="run_on_full_disk") == 1
-    log = (copied / "log").read_text()
-    assert "Could not write" in log and "record.json: File too large (" in log and "MB free)" in log
-    assert sorted(path.name for path in home_of(copied).iterdir() if path.name != ".lock") == before
-    assert nursery.whole(copied) == 0
-    assert outcome(copied) == unharmed.outcome
+def harmed_model(harm):
+    """The toy model; in training, from step 3 of epoch 2 (of 4 steps each) on, its outputs pass through ``harm``."""
+    model, steps = toy_model(), 0
+
+    def hook(module, _, output):
+        nonlocal steps
+        steps += module.training
+        return harm(output) if module.training and steps >= 7 else output
+
+    model.register_forward_hook(hook)
+    return model
 
 
-@pytest.mark.parametrize(("number", "row", "seconds"), [(signal.SIGKILL, 11, 15), (signal.SIGSTOP, 12, 20)])
-def test_a_worker_that_dies_or_hangs_ends_the_training_soon(nursery, unharmed, tmp_path, number, row, seconds):
-    """A time limit of two seconds stands for that of two minutes; torch waits five for a deaf worker to go."""
-    process = nursery.begin(tmp_path, workers=2, harm="slow", patience=2)
-    workers = nursery.workers_of(process, epoch=2, folder=tmp_path)
-    begun = time.monotonic()
-    workers[0].send_signal(number)
-    assert nursery.end_of(process) == 1
-    assert time.monotonic() - begun < seconds
-    assert said(row, (tmp_path / "log").read_text())
-    _, alive = psutil.wait_procs(workers, timeout=5)
-    assert alive == []
-    assert nursery.whole(tmp_path, workers=2) == 0
-    assert outcome(tmp_path) == unharmed.outcome
+@pytest.mark.parametrize(("harm", "error", "message"), [
+    (lambda output: output * float("nan"), DivergenceError, r"NaN or infinite: epoch 2, step 3, learning rate \d.*e-"),
+    (lambda output: output * 1e4, DivergenceError, r"loss of epoch 2 is \d.*, random guessing has 0\.693.*smaller one"),
+    (raise_error(MemoryError("no")), OutOfMemoryError, r"A step with 16 images does not fit into the \d+ GiB"),
+    (raise_error(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")),
+     OutOfMemoryError, r"16 images does not fit .* smaller batch_size .* you tried to allocate 9 bytes"),
+    (raise_error(torch.OutOfMemoryError("CUDA out of memory.\nMore")), OutOfMemoryError, r"CUDA out of memory\.$"),
+    (raise_error(RuntimeError("DataLoader worker (pid 7) is killed")), CourseError, "fewer workers; the result is the"),
+    (raise_error(ZeroDivisionError("student's own")), ZeroDivisionError, "student's own"),
+])
+def test_an_error_in_a_step_keeps_the_last_good_checkpoint(fit_toy, tiny, tmp_path, harm, error, message):
+    with pytest.raises(error, match=message):
+        fit_toy(tiny, harmed_model(harm), folder=tmp_path)
+    assert [len(load_checkpoint(path)["history"]) for path in list_checkpoints(tmp_path)] == [1]
+    assert torch.equal(fit_toy(tiny, folder=tmp_path)[0], fit_toy(tiny)[0])
 
 
-def test_augmentation_differs_between_epochs_and_between_workers():
-    """Of images that are all the same, nothing but their augmentation can be told apart."""
-    from course_utils.config import Transform
+def test_a_full_disk_is_reported_and_the_training_can_resume(fit_toy, tiny, tmp_path):
+    with contextlib.ExitStack() as stack, pytest.raises(CourseError) as error:
+        fit_toy(tiny, folder=tmp_path, log=lambda line: "epoch   2" in line and stack.enter_context(file_size_limit(99)))
+    assert "epoch-0002" in str(error.value) and "File too large (" in str(error.value) and "MB free)" in str(error.value)
+    assert sorted(path.name[:10] for path in tmp_path.iterdir()) == ["epoch-0001", "progress.j"]
+    assert torch.equal(fit_toy(tiny, folder=tmp_path)[0], fit_toy(tiny)[0])
 
-    images, labels = np.full((64, 16, 16, 3), 200, np.uint8), np.arange(64) % 2
-    images[:, 3:9, 2:12] = 30
-    batches = BatchLoader(images, labels, 16, (0.5,) * 3, (0.25,) * 3, engine="albumentations", workers=2,
-                      augmentation=(Transform("shift_scale_rotate", 1.0, {"shift": 0.1, "scale": 0.1, "rotate": 45}),))
-    epochs = [[x.clone() for x, _ in batches.epoch(epoch)] for epoch in (1, 2)]
-    assert not any(torch.equal(a, b) for a, b in zip(*epochs))  # between epochs
-    first, second, third, _ = epochs[0]
-    assert not torch.equal(first, second)  # of worker 0 and of worker 1
-    assert not torch.equal(first, third)  # both of worker 0
-    assert len(torch.unique(torch.cat(epochs[0] + epochs[1]).flatten(1), dim=0)) == 128
+
+def test_a_first_step_with_an_infinite_loss_leaves_no_checkpoint(fit_toy, tiny, tmp_path):
+    with pytest.raises(DivergenceError, match=r"NaN or infinite: epoch 1, step \d+, learning rate 1\.0e\+30"):
+        fit_toy(tiny.replace(optimizer="sgd", schedule="constant", lr=1e30), folder=tmp_path)
+    assert not list(tmp_path.iterdir())

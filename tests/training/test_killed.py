@@ -1,74 +1,66 @@
-"""Rows 1 to 3 and 20: runs that are killed, interrupted, or begun in other circumstances, come to the same."""
-import os
+"""Trainings in real processes that are killed, or run out of memory: the resumed training is the same to the last bit."""
 import random
 import shutil
 import signal
 import time
 
-import psutil
 import pytest
 import torch
-from faults.nursery import home_of, outcome
-from faults.table import said
 
-from course_utils.training import checkpoint
+from course_utils.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 
-KILLS = [pytest.param(k, marks=pytest.mark.long) if k >= 4 else k for k in range(20)]
+pytestmark = pytest.mark.slow
+KILLS = 6
 
 
-@pytest.mark.parametrize("number", KILLS)
-def test_killed_in_the_middle_it_goes_on_to_the_same_bits(nursery, unharmed, tmp_path, number):
-    """By SIGKILL at a random moment; every second one goes on with workers."""
-    folder, ended, delay = tmp_path / "run", 0, random.Random(number).uniform(0, unharmed.seconds)
-    while ended == 0 or list(folder.glob("*/record.json")):  # it was quicker than the one that was measured
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_run_killed_at_a_random_moment_resumes_bit_equal(crash_worker, reference_run, tmp_path, number):
+    folder, exitcode = tmp_path / "run", 0
+    delay = (number + random.Random(number).random()) / KILLS * reference_run.seconds
+    while exitcode == 0:  # it was faster than the reference run: kill the next one sooner
         shutil.rmtree(folder, ignore_errors=True)
-        process = nursery.begin(folder)
+        process = crash_worker("train", folder)
         time.sleep(delay)
-        os.kill(process, signal.SIGKILL)
-        ended, delay = nursery.end_of(process), 0.7 * delay
-    assert ended == -signal.SIGKILL
-    kept = checkpoint.list_checkpoints(home_of(folder)) if list(folder.glob("lenet-*")) else []
-    assert nursery.whole(folder, workers=2 * (number % 2)) == 0, (folder / "log").read_text()
-    assert outcome(folder) == unharmed.outcome
-    assert not kept or said(1, (folder / "log").read_text())
+        process.kill()
+        process.join(10)
+        exitcode, delay = process.exitcode, 0.7 * delay
+    assert exitcode == -signal.SIGKILL
+    epochs = len(load_checkpoint(list_checkpoints(folder)[-1])["history"]) if list_checkpoints(folder) else 0
+    resumed = crash_worker("train", folder)
+    resumed.join(120)
+    log = (folder / "log").read_text()
+    assert resumed.exitcode == 0, log
+    assert (folder / "result.json").read_text() == reference_run.result
+    assert (f"Resumed after epoch {epochs} of 3" in log) == (epochs > 0)
 
 
-def test_killed_while_a_checkpoint_is_written_the_one_before_loads(nursery, tmp_path):
-    """At 100 random moments, until the first ten checkpoints are written; no partial file has a final name."""
-    moments, written, begun = random.Random(0), 0, time.perf_counter()
+def test_a_kill_while_a_checkpoint_is_written_leaves_only_intact_ones(crash_worker, tmp_path):
+    """At 50 random moments while the first ten checkpoints are written; no partial file has a final name."""
+    moments, written, start = random.Random(0), 0, time.perf_counter()
     for epoch in range(10):
-        checkpoint.save(tmp_path / "tried", epoch, {"model": torch.zeros(500_000)})
-    ten = time.perf_counter() - begun  # seconds
-    for number in range(100):
+        save_checkpoint(tmp_path / "timed", epoch, {"model": torch.zeros(500_000)})
+    seconds = time.perf_counter() - start
+    for number in range(50):
         folder = tmp_path / str(number)
-        process = nursery.begin(folder, task="save")
-        time.sleep(moments.uniform(0, 0.01 + ten))
-        os.kill(process, signal.SIGKILL)
-        assert nursery.end_of(process) == -signal.SIGKILL
-        found = [checkpoint.restore(path) for path in checkpoint.list_checkpoints(folder)]  # each believed or refused
-        written += bool(found)
-        assert all((state["model"] == state["epoch"]).all() for state in found)
-        assert {path.name[0] for path in folder.iterdir()} <= {"e", ".", "l"}  # epoch-*, .partial, log
+        process = crash_worker("write_checkpoints", folder)
+        time.sleep(moments.uniform(0, 0.01 + seconds))
+        process.kill()
+        process.join(10)
+        assert process.exitcode == -signal.SIGKILL
+        states = [load_checkpoint(path) for path in list_checkpoints(folder)]  # raises if one is damaged
+        assert all((state["model"] == state["epoch"]).all() for state in states)
+        assert {path.name[0] for path in folder.iterdir()} <= {"e", ".", "l"}  # epoch-*.pt, .*.partial-*, log
+        written += bool(states)
         shutil.rmtree(folder)
-    assert written > 20
+    assert written > 10
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_interrupted_it_leaves_a_checkpoint_and_no_orphans(nursery, unharmed, tmp_path, number, code):
-    process = nursery.begin(tmp_path, workers=2, harm="slow")
-    workers = nursery.workers_of(process, epoch=2, folder=tmp_path)
-    os.kill(process, number)
-    assert nursery.end_of(process) == code
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == [] and checkpoint.latest(home_of(tmp_path)) is not None
-    assert nursery.whole(tmp_path) == 0
-    assert outcome(tmp_path) == unharmed.outcome
-
-
-def test_the_same_seed_gives_the_same_record_and_another_seed_another(nursery, unharmed, tmp_path):
-    """On 0 (as the unharmed run), 2 and 4 workers, each time in a fresh process."""
-    for workers in (2, 4):
-        assert nursery.whole(tmp_path / str(workers), workers=workers) == 0
-        assert outcome(tmp_path / str(workers)) == unharmed.outcome
-    assert nursery.whole(tmp_path / "other", seed=1) == 0
-    assert outcome(tmp_path / "other")["weights"] != unharmed.outcome["weights"]
+def test_out_of_memory_is_reported_and_the_run_resumes_bit_equal(crash_worker, reference_run, tmp_path):
+    process = crash_worker("train", tmp_path, limit_memory=True)
+    process.join(120)
+    log = (tmp_path / "log").read_text()
+    assert process.exitcode == 1 and "OutOfMemoryError: A step with 64 images does not fit into the" in log
+    assert [len(load_checkpoint(path)["history"]) for path in list_checkpoints(tmp_path)] == [1]
+    resumed = crash_worker("train", tmp_path)
+    resumed.join(120)
+    assert (tmp_path / "result.json").read_text() == reference_run.result
