@@ -1,6 +1,8 @@
 """The command line: ``python -m course_utils COMMAND``."""
 import argparse
 import json
+import locale
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -22,11 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         return args.command(args)
-    except CourseError as error:
+    except (CourseError, OSError) as error:
         print(f"course_utils: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"course_utils: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -71,10 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,1,2") from error
+    if not all(number.isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,1,2")
+    return [int(number) for number in text.split(",")]
 
 
 def _count(text: str) -> int:
@@ -116,11 +114,12 @@ def _run(args: argparse.Namespace) -> int:
                    for name in args.experiments or list_assignments() for seed in args.seeds]
     for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
         open_dataset(name)  # raises when it is missing
-    jobs = batch.plan_jobs(experiments, {name.upper(): value for name, value in changes.items()}, args.output,
-                           args.restart)
-    folders, todo = [job.folder for job in jobs], [job for job in jobs if args.restart or not job.is_done()]
-    for job in todo if args.restart else ():
-        job.reset()
+    parameters = {name.upper(): value for name, value in changes.items()}
+    jobs = batch.plan_jobs(experiments, parameters, args.output, args.restart)
+    if args.restart:
+        for job in jobs:
+            job.reset()
+    folders, todo = [job.folder for job in jobs], [job for job in jobs if not job.is_done()]
     runner = batch.Batch(todo, batch.worker_slots(min(args.jobs, len(todo)) or 1), args.limit)
     printed: set[tuple[str, ...]] = set()
 
@@ -133,9 +132,8 @@ def _run(args: argparse.Namespace) -> int:
     try:
         runner.run(print_changes)
     except KeyboardInterrupt:
-        without = " without --restart" if args.restart else ""
-        print(f"Stopped. The same command{without} continues: full runs resume after their last epoch.",
-              file=sys.stderr)
+        print(f"Stopped. The same command{' without --restart' * args.restart} continues: full runs resume after their "
+              "last epoch.", file=sys.stderr)
         return 130
     print(status.status_table(folders))
     print(f"Executed notebooks: {', '.join(sorted({batch.repo_relative(folder.parent) for folder in folders}))}")
@@ -152,7 +150,7 @@ def _status(args: argparse.Namespace) -> int:
     root = batch.absolute_path(args.output or REPO / "outputs")
     folders = sorted(path.parent for path in root.glob("**/status.json"))
     statuses = {folder: found for folder in folders if (found := status.read_status(folder))}
-    print("\n\n".join(filter(None, [status.status_table(folders), status.error_messages(statuses)])) if folders
+    print(f"{status.status_table(folders)}\n\n{status.error_messages(statuses)}".rstrip() if folders
           else f"No runs in {root}.")
     return 0
 
@@ -211,4 +209,7 @@ def _publish(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONUTF8"] = "1"  # of the notebooks; and start again so, where the locale lacks characters of a path
+    if os.name == "posix" and not sys.flags.utf8_mode and locale.getencoding().upper() != "UTF-8":
+        os.execv(sys.executable, [sys.executable, "-m", "course_utils", *sys.argv[1:]])
     sys.exit(main())

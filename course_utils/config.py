@@ -1,8 +1,4 @@
-"""What defines one run: a frozen ``Experiment``, read from ``assignments/<name>/variants.toml``.
-
-Two runs with equal experiments give equal numbers on the same CPU with the same number of threads. Unknown names and
-invalid values raise ``CourseError`` and list what is legal.
-"""
+"""What defines one run: equal experiments give equal numbers on the same CPU with the same number of threads."""
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +23,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that defines one run; made by ``load_experiment``."""
+    """Everything that defines one run; made by ``load_experiment``. Raises ``CourseError`` for invalid values."""
 
     # Names
     assignment: str  # folder under assignments/
@@ -184,8 +180,7 @@ def total_epochs(settings: Mapping[str, Any]) -> int:
 def config_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(setting, here, there) wherever two experiments as mappings differ, except in ``about``.
 
-    A setting that one of them does not know has its default there. A record from before a network had a file of its
-    own has no ``model_file``: that is no difference.
+    A setting that one of them does not know has its default there; a ``model_file`` that one lacks is no difference.
     """
     defaults = {f.name: [] if f.default == () else f.default for f in dataclasses.fields(Experiment)
                 if f.default is not dataclasses.MISSING}

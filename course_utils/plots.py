@@ -1,8 +1,4 @@
-"""Figures: arrays in, ``Figure`` out, in one style.
-
-Colors are from Okabe and Ito's color-blind-safe set; backgrounds are white, so that figures look the same on a dark
-page. Each function returns the figure and leaves showing or saving it to the caller.
-"""
+"""Figures: arrays in, ``Figure`` out, in one style; backgrounds are white, also on a dark page."""
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008, for color-blind readers
 DPI = 110  # of saved figures
 
 
@@ -51,7 +47,7 @@ def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title
 
 
 def image_tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
-           heat: np.ndarray | None = None) -> Figure:
+                heat: np.ndarray | None = None) -> Figure:
     """Rows of ``columns`` images of the first layer, each above its counterpart in the next; ``heat`` overlays these.
 
     All in one matplotlib axes: one per image would take ten times as long.
@@ -105,24 +101,19 @@ def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure
 
 def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Loss and accuracy over epochs: training images as augmented, test (or validation) images plain."""
-    names = {"train": "training, augmented", "test": "test, plain", "val": "validation, plain"}
-    other = _validated_on(history)
-    return _over_epochs([(names["train"], history, "train", {"color": BLUE, "marker": "o"}),
-                         (names[other], history, other, {"color": ORANGE, "marker": "s"})], title)
+    other, name = ("val", "validation, plain") if "val_loss" in history[0] else ("test", "test, plain")
+    return _over_epochs([("training, augmented", history, "train", {"color": BLUE, "marker": "o"}),
+                         (name, history, other, {"color": ORANGE, "marker": "s"})], title)
 
 
 def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
     """Loss and accuracy over epochs of at most four named runs: test (or validation) images; dotted: training."""
     lines = []
     for (name, history), color in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
-        other = _validated_on(history)
+        other = "val" if "val_loss" in history[0] else "test"
         lines += [(f"{name}, {other}", history, other, {"color": color}),
                   (f"{name}, train", history, "train", {"color": color, "linestyle": ":"})]
     return _over_epochs(lines, title)
-
-
-def _validated_on(history: Sequence[Mapping[str, Any]]) -> str:
-    return "val" if "val_loss" in history[0] else "test"
 
 
 def _over_epochs(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str, Mapping[str, str]]],

@@ -47,9 +47,7 @@ def read_assignment(assignment: str) -> dict[str, Any]:
     the settings that it names itself, ``extends`` included.
     """
     table = _read(assignment)
-    return {"title": table["title"], "notebook": table["notebook"], "rules": table.get("rules", {}),
-            "compare": tuple(table.get("compare", ())),
-            "published": table.get("published", {}), "variants": table["variant"]}
+    return {"rules": {}, "compare": [], "published": {}} | table | {"variants": table["variant"]}
 
 
 def load_experiment(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
@@ -97,9 +95,7 @@ def _inherited_settings(variants: Mapping[str, Any], variant: str) -> dict[str, 
         if parent in chain:
             raise CourseError(f"Variants that extend each other in a circle: {' -> '.join([*chain, parent])}.")
         chain.append(parent)
-    settings: dict[str, Any] = {}
-    for name in reversed(chain):
-        settings |= variants[name]
+    settings = {key: value for name in reversed(chain) for key, value in variants[name].items()}
     settings.pop("extends", None)
     return settings
 

@@ -1,7 +1,10 @@
 """What several test files share."""
 import contextlib
 import dataclasses
+import io
 import os
+import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -9,11 +12,12 @@ import torch
 from torch import nn
 
 from course_utils.data.datasets import open_dataset
+from course_utils.data.info import DATASETS
 from course_utils.data.loader import BatchLoader
 from course_utils.data.prepare import data_root
 from course_utils.evaluation.metrics import Prediction
 from course_utils.reporting.record import environment_info, make_record
-from course_utils.training.trainer import Training
+from course_utils.training.trainer import Training, fit
 from course_utils.variants import load_experiment
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -84,3 +88,62 @@ def finished_record(seed=0, epochs=3, correct=70, profile="full"):
              "test_accuracy": prediction.accuracy} for k in range(1, epochs + 1)]
     training = Training(rows, [{"from_epoch": 1, **environment_info()}])
     return make_record(exp, data, 0.01, 6_573_130, training, prediction, "fp32", torch.device("cpu"))
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its strings, as the published CIFAR-10 files hold them."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012
+
+    def save_bytes(self, data):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
+        self.memoize(data)
+
+    dispatch[bytes] = save_bytes
+
+
+def python2_pickle(table):
+    buffer = io.BytesIO()
+    _Python2Pickler(buffer, 2).dump(table)
+    return buffer.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def write_cifar10_batches(root, each=10):
+    """``root/cifar-10-batches-py`` with ``each`` images per file, in the published form; returns images and labels."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (6 * each, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(6 * each) % 10
+    for k, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        part = slice(each * k, each * k + each)
+        rows = images[part].transpose(0, 3, 1, 2).reshape(each, 3072)  # channel by channel
+        (folder / name).write_bytes(python2_pickle({b"data": rows, b"labels": labels[part].tolist()}))
+    return images, labels
+
+
+def change_dataset(monkeypatch, name, **changes):
+    """For this test the data set ``name`` has other constants, and no mirrors unless ``archives`` are among them."""
+    archives = tuple(dataclasses.replace(archive, mirrors=()) for archive in DATASETS[name].archives)
+    monkeypatch.setitem(DATASETS, name, dataclasses.replace(DATASETS[name], **{"archives": archives} | changes))
+
+
+def all_weights(model):
+    """Everything that a checkpoint holds of ``model``, in one vector."""
+    return torch.cat([tensor.detach().flatten() for tensor in model.state_dict().values()])
+
+
+def fit_toy(exp, model=None, **settings):
+    """Train the toy model on the toy images; returns ``all_weights`` and the result of ``fit``."""
+    model = toy_model() if model is None else model
+    train = toy_loader(exp.batch_size, shuffle=True, seed=exp.seed)
+    training = fit(exp, model, train, toy_loader(), exp.lr, **{"log": lambda _: None} | settings)
+    return all_weights(model), training
+
+
+def interrupt_at(epoch):
+    """A ``log`` that interrupts a training after ``epoch``, such as "3/4", before its checkpoint is written."""
+    def log(line):
+        if line.startswith(f"epoch   {epoch}"):
+            raise KeyboardInterrupt
+
+    return log

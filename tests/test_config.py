@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from course_utils import config, variants
+from course_utils import variants
 from course_utils.augment.pipeline import build_steps
 from course_utils.config import PROFILES, Experiment, config_differences, total_epochs
 from course_utils.data import DATASETS
@@ -24,17 +24,20 @@ def test_every_variant_is_valid(assignment, profile):
         assert exp.data == ("synthetic" if profile == "smoke" else "real")
         for stage in exp.all_stages:
             build_steps(stage.augmentation)
-        info = DATASETS[exp.dataset]
-        build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
+        if profile == "full":
+            info = DATASETS[exp.dataset]
+            build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
         for epochs in (1, 3, 10, 50):
             assert load_experiment(assignment, variant, profile, epochs=epochs).epochs == epochs
 
 
-def test_published_settings():
+def test_published_settings_and_their_table():
     exp = load_experiment(NAME)
     assert (exp.epochs, exp.batch_size, exp.optimizer) == (24, 512, "adam")
     assert (exp.schedule, exp.peak_epoch) == ("one_cycle", 5)
     assert [step.name for step in exp.augmentation] == ["horizontal_flip", "shift_scale_rotate", "coarse_dropout"]
+    assert all(field.name in exp.table() for field in dataclasses.fields(Experiment))
+    assert "coarse_dropout(p=0.5, size=16)" in exp.table()
 
 
 def test_experiments_are_frozen_and_compare_by_value():
@@ -42,15 +45,12 @@ def test_experiments_are_frozen_and_compare_by_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
         exp.epochs = 3
     assert exp == load_experiment(NAME) and exp.as_dict() == load_experiment(NAME).as_dict()
-    seed1 = load_experiment(NAME, seed=1)
-    assert config_differences(exp.as_dict(), seed1.as_dict()) == [("seed", 0, 1)]
-
-
-def test_differences_use_defaults_and_ignore_the_description():
-    exp = load_experiment(NAME).as_dict()
-    older = {key: value for key, value in exp.items() if key not in ("tta_views", "model_file")} | {"about": "x"}
-    assert config_differences(exp | {"model_file": "ab"}, older) == []
-    assert config_differences(exp | {"tta_views": 2}, older) == [("tta_views", 2, 0)]
+    settings, other = exp.as_dict(), load_experiment(NAME, seed=1).as_dict()
+    assert config_differences(settings, other) == [("seed", 0, 1)]
+    # A setting that an older record does not know has its default; its description and network file do not count.
+    older = {key: value for key, value in settings.items() if key not in ("tta_views", "model_file")} | {"about": "x"}
+    assert config_differences(settings | {"model_file": "ab"}, older) == []
+    assert config_differences(settings | {"tta_views": 2}, older) == [("tta_views", 2, 0)]
 
 
 def test_epochs_scale_the_schedule():
@@ -84,11 +84,6 @@ def test_invalid_settings_are_rejected(changes, message):
         load_experiment(NAME, **changes)
 
 
-def test_unknown_assignment_lists_the_known_ones():
-    with pytest.raises(CourseError, match=NAME):
-        load_experiment("cifar10")
-
-
 def write_variants(tmp_path, monkeypatch, text):
     (tmp_path / "made_up").mkdir()
     (tmp_path / "made_up" / "variants.toml").write_text(text)
@@ -98,7 +93,7 @@ def write_variants(tmp_path, monkeypatch, text):
 @pytest.mark.parametrize(("text", "message"), [
     ("variant = [", r"variants\.toml"),
     ('title = "t"\n[variant.a]\nabout = "x"', "has no notebook, smoke"),
-    ('colour = 1\n' + BASE, "Unknown key: 'colour'"),
+    ("colors = 1\n" + BASE, "Unknown key: 'colors'"),
     ('compare = "a"\n' + BASE, "must be a list"),
     (BASE + "epoch = 3", "Unknown setting of made_up:a: 'epoch'"),
     (BASE + "augmentation = [{p = 0.5}]", "has no name"),
@@ -118,12 +113,6 @@ def test_variant_extends_another(tmp_path, monkeypatch):
                    BASE + '[variant.b]\nextends = "a"\nlr = 0.2\n[variant.c]\nextends = "b"\nepochs = 7\n')
     exp = load_experiment("made_up", "c")
     assert (exp.model, exp.lr, exp.epochs, exp.variant) == ("m", 0.2, 7, "c")
-
-
-def test_table_contains_every_setting():
-    text = load_experiment(NAME).table()
-    assert all(field.name in text for field in dataclasses.fields(Experiment))
-    assert "coarse_dropout(p=0.5, size=16)" in text
 
 
 def test_stl10_versions_are_those_of_the_development_log():
@@ -156,13 +145,3 @@ def test_stl10_versions_are_those_of_the_development_log():
 def test_default_variant_and_a_number_as_its_name():
     assert load_experiment("stl10_versions", 2.3) == load_experiment("stl10_versions", "2.3")  # from papermill -p
     assert load_experiment("stl10_versions").variant == "2.5" and load_experiment("gtsrb_stn").variant == "lenet_stn"
-
-
-def test_custom_network_is_recorded_by_name_and_hash():
-    exp = load_experiment("gtsrb_stn", model="assignments/gtsrb_stn/best_net.py:SignNet")
-    assert exp.as_dict()["model"] == "best_net.py:SignNet" and len(exp.model_file) == 64 and exp.model_settings == {}
-    assert exp.about == "best_net.py:SignNet, trained as lenet_stn"
-    for name, message in (("best_net.py", "FILE.py:CLASS"), ("nowhere.py:Net", "there is no .*nowhere.py")):
-        with pytest.raises(CourseError, match=message):
-            load_experiment("gtsrb_stn", model=name)
-    assert config.display_name("lenet") == "lenet"

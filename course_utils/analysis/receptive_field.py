@@ -1,10 +1,8 @@
 """Receptive fields: how many input pixels one output of a layer depends on.
 
-The network runs once on zeros while a ``TorchFunctionMode`` follows every tensor. The arithmetic is that of Araujo et
-al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixels between two neighboring outputs), a
-kernel k of dilation d adds d (k - 1) j to the receptive field, and a stride s multiplies j. What any other function
-does is measured (``dependence.py``). Where an output depends on several columns but not on all, the receptive field is
-unknown; that is never an error.
+The network runs once on zeros while a ``TorchFunctionMode`` follows every tensor: convolutions and pooling by
+arithmetic (``fields.py``), every other function by measuring (``dependence.py``). Where an output depends on several
+columns but not on all, the receptive field is unknown; that is never an error.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,59 +13,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from course_utils.analysis.dependence import find_tensors, measure
+from course_utils.analysis.fields import WINDOW_OPS, Field, Layer, find_window, union
 from course_utils.models.summary import Shape, eval_mode
 
-WINDOW_OPS = {  # functions of a window, and the order of their arguments
-    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-    "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
-    "max_pool2d_with_indices": ("input", "kernel_size", "stride", "padding", "dilation"),
-    "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
-    "adaptive_avg_pool2d": ("input", "output_size"),
-    "adaptive_max_pool2d": ("input", "output_size"),
-    "adaptive_max_pool2d_with_indices": ("input", "output_size"),
-}
 POINTWISE = ("relu", "relu_", "leaky_relu", "gelu", "silu", "dropout", "add", "__add__", "__iadd__")  # not measured
 NORMS = ("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm")  # count as pointwise, as is usual
 SAMPLING = ("grid_sample", "grid_sampler")  # look at places that the data decide
 PRODUCTS = ("linear", "matmul", "__matmul__", "mm", "bmm")
 TO_PYTHON = ("numpy", "tolist", "item", "__array__")  # what a network does with these numbers cannot be followed
-
-
-@dataclass(frozen=True)
-class Field:
-    """What the columns of one tensor depend on, along one axis of the input."""
-
-    size: int = 1  # input pixels that one column depends on
-    jump: int = 1  # input pixels between two neighboring columns
-    start: int = 0  # first pixel of the first column; below 0 it is in the padding
-    length: int = 1  # columns; 1: all elements depend on the same pixels
-    layers: frozenset[int] = frozenset()  # layers that it is computed from, with pointwise functions alone in between
-    known: bool = True
-
-    @property
-    def span(self) -> int:
-        """Input pixels that all columns together depend on."""
-        return self.size + (self.length - 1) * self.jump
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution, pooling or linear layer: a row of the receptive-field table."""
-
-    name: str  # of the module
-    kernel: int  # all sizes along one axis, in pixels of the layer's own input
-    stride: int
-    dilation: int
-    padding: int
-    size_in: int
-    size_out: int
-    jump: int  # input pixels between two neighboring outputs
-    field: int | None  # input pixels that one output depends on; None: unknown
-    op: str  # the torch function: "conv2d", "avg_pool2d", "linear", "mean", ...
-    channels_in: int
-    channels_out: int
-    groups: int  # of a convolution; 1 elsewhere
-    inputs: frozenset[int]  # numbers of the layers that it takes in, with pointwise functions alone in between
 
 
 @dataclass(frozen=True)
@@ -123,11 +76,12 @@ class FieldTracer(TorchFunctionMode):
         results = [*find_tensors([out])] or written
         if inputs and name in TO_PYTHON:
             self._lose(name)
-        if not inputs or not results:
+        if not inputs or not results or name in ("empty_like", "new_empty"):
             return out
         try:
-            if stale:
-                raise ValueError("something else has written into an input")
+            if stale:  # something has written into an input through another tensor
+                self._lose(name)
+                inputs = [_Traced(old.tensor, *self._restart(old.field, old.tensor), old.version) for old in inputs]
             found = self._after(func, args, kwargs, inputs, results, bool(written))
         except Exception:  # whatever an unusual call may raise here: the network itself has run
             self._lose(name)
@@ -143,10 +97,11 @@ class FieldTracer(TorchFunctionMode):
                writes: bool) -> list[Found]:
         """What is known about each result."""
         name, out, x = func.__name__, results[0], max(inputs, key=lambda traced: traced.field.length)
-        field = _union([traced.field for traced in inputs])
+        field = union([traced.field for traced in inputs])
         if name in WINDOW_OPS:
             given = dict(zip(WINDOW_OPS[name], args)) | kwargs
-            return [(self._slide(name, given, field, out), self._grid(out))] * len(results)
+            x = next(traced for traced in inputs if traced.tensor is given["input"])
+            return [(self._slide(name, given, x, field, out), self._grid(out))] * len(results)
         if field.length == 1:
             return [(field, None) if field.known else self._restart(field, result) for result in results]
         if name == "pad" and self._is_grid(x):
@@ -158,8 +113,8 @@ class FieldTracer(TorchFunctionMode):
             after = replace(field, size=field.span + extra, start=field.start - extra, length=out.shape[self.axis])
             return [(self._add(name, (field.length, 1, 1, 0), field, after, x.tensor, out), self._grid(out))]
         maps = [traced for traced in inputs if traced.field.length > 1]
-        if out.shape == x.tensor.shape and (name in NORMS or name in POINTWISE and all(
-                traced.columns.shape == out.shape and torch.equal(traced.columns, x.columns) for traced in maps)):
+        if out.shape == x.tensor.shape and (name in NORMS or (name in POINTWISE and all(
+                traced.columns.shape == out.shape and torch.equal(traced.columns, x.columns) for traced in maps))):
             return [(field, x.columns)]
         return self._measured(func, args, kwargs, inputs, field, results, writes)
 
@@ -181,7 +136,7 @@ class FieldTracer(TorchFunctionMode):
                     after = self._add(op, (field.length, field.length, 1, 0), field, after, x, result)
                 found.append((replace(after, layers=found[0][0].layers) if found else after, None))
             elif bool((numbers < 0).all()):
-                found.append((_union(singles), None) if singles else None)
+                found.append((union(singles), None) if singles else None)
             else:
                 after, numbers = self._renumbered(field, numbers, result)
                 if op == "linear" and not found:  # a 1x1 convolution in another form
@@ -203,13 +158,13 @@ class FieldTracer(TorchFunctionMode):
         same = grid is not None and torch.equal(numbers.where(numbers >= 0, grid), grid)
         return after, grid if same else numbers
 
-    def _slide(self, name: str, given: dict[str, Any], field: Field, out: Tensor) -> Field:
+    def _slide(self, name: str, given: dict[str, Any], x: _Traced, field: Field, out: Tensor) -> Field:
         """The field after a function of a window."""
-        x, axis = self._traced[id(given["input"])], self.axis
-        size_in, size_out = x.tensor.shape[axis], out.shape[axis]
-        if x.field.length != field.length or x.tensor.dim() != 4 or (field.length > 1 and not self._is_grid(x)):
-            raise ValueError("not a map (N, C, H, W)")
-        window = kernel, stride, dilation, padding = _window(name, given, size_in, axis)
+        size_in, size_out = x.tensor.shape[self.axis], out.shape[self.axis]
+        if x.field.length != field.length or (field.length > 1 and not self._is_grid(x)):  # in another order
+            self._lose(name)
+            field = replace(field, known=False, length=size_in)
+        window = kernel, stride, dilation, padding = find_window(name, given, size_in, self.axis)
         jump = 0 if field.length == 1 < size_in else field.jump  # 0: a single number at every place
         after = replace(field, size=field.size + dilation * (kernel - 1) * jump, jump=jump * stride,
                         start=field.start - padding * jump, length=size_out)
@@ -249,36 +204,6 @@ class FieldTracer(TorchFunctionMode):
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version  # rises with every change in place, of a view as well
-
-
-def _union(fields: Sequence[Field]) -> Field:
-    """What a sum depends on: all that one of its terms does. A single number is broadcast to every place."""
-    longest = max(fields, key=lambda field: (field.length > 1 and field.jump > 0, field.length))
-    singles = [field for field in fields if field.length == 1 or field.jump == 0]
-    if any((field.length, field.jump) != (longest.length, longest.jump) for field in fields if field not in singles):
-        raise ValueError("columns of different distances")
-    last = (longest.length - 1) * longest.jump
-    start = min(field.start - (last if field in singles else 0) for field in fields)
-    end = max(field.start + field.size for field in fields)
-    return replace(longest, size=end - start, start=start, known=all(field.known for field in fields),
-                   layers=frozenset().union(*(field.layers for field in fields)))
-
-
-def _window(name: str, given: dict[str, Any], length: int, axis: int) -> tuple[int, int, int, int]:
-    """Kernel, stride, dilation and padding of a call along ``axis``."""
-
-    def of(value: Any) -> int:
-        return value if isinstance(value, int) else value[axis % len(value)]
-
-    if name.startswith("adaptive"):
-        size = of(given["output_size"]) or length
-        return length - (size - 1) * (length // size), length // size, 1, 0
-    kernel = given["weight"].shape[axis] if name == "conv2d" else of(given["kernel_size"])
-    stride = of(given.get("stride") or (1 if name == "conv2d" else kernel))
-    dilation, padding = of(given.get("dilation", 1)), given.get("padding", 0)
-    if isinstance(padding, str):
-        padding = {"same": dilation * (kernel - 1) // 2, "valid": 0}[padding]
-    return kernel, stride, dilation, of(padding)
 
 
 def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTracer:

@@ -1,7 +1,6 @@
 """An assignment's rules, which are data in its ``variants.toml``, checked against a network and its experiment.
 
-What a network is made of is found by running it once and following its tensors, never by names: a depthwise convolution
-is recognized whatever its class is called.
+What a network is made of is found by running it once and following its tensors, never by the names of classes.
 """
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,10 +129,10 @@ STRUCTURE: Mapping[str, Callable[[Layers], Layers]] = {
 
 
 def _receptive_field(least: int, facts: _Facts) -> tuple[str, str, bool | None]:
-    rule, fields = f"receptive field of at least {least}", [[layer.field for layer in side] for side in facts.axes]
-    if any(None in side for side in fields):
+    rule = f"receptive field of at least {least}"
+    if facts.unknown_after:
         return rule, f"unknown after {facts.unknown_after}", None
-    field = min(max(side, default=1) for side in fields)
+    field = min(max((layer.field for layer in side), default=1) for side in facts.axes)
     return rule, f"{field}", field >= least
 
 

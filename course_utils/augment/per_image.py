@@ -3,6 +3,7 @@
 Both are seeded by the image's key, so that results depend on neither workers nor order. They take ten times as long as
 the batched engine; use them to compare.
 """
+import functools
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,7 @@ def _by_torchvision(steps: Sequence[tuple[float, Any]], mean: Color, std: Color)
     from torchvision.transforms import InterpolationMode, v2
 
     smooth = {"interpolation": InterpolationMode.BILINEAR}
+    move = functools.partial(v2.RandomAffine, **smooth, fill=None)  # fill=0 would darken the border twice
 
     def flips(step: geometry.HorizontalFlip) -> Callable:
         kinds = {3: v2.RandomHorizontalFlip(1), 2: v2.RandomVerticalFlip(1)}
@@ -84,11 +86,11 @@ def _by_torchvision(steps: Sequence[tuple[float, Any]], mean: Color, std: Color)
     def affine(step: geometry.Affine) -> Callable:
         scale, shear = (1 - step.scale, 1 + step.scale), (-step.shear, step.shear)
         if step.border == "zeros":
-            return v2.RandomAffine(step.rotate, (step.shift, step.shift), scale, shear, **smooth)
-        move = v2.RandomAffine(step.rotate, (step.shift / 2, step.shift / 2), scale, shear, **smooth)
+            return move(step.rotate, (step.shift, step.shift), scale, shear)
+        moved = move(step.rotate, (step.shift / 2, step.shift / 2), scale, shear)
 
         def reflected(x: torch.Tensor) -> torch.Tensor:  # RandomAffine has no reflection: pad to twice the side first
-            return v2.CenterCrop(x.shape[-1])(move(v2.Pad(x.shape[-1] // 2, padding_mode="reflect")(x)))
+            return v2.CenterCrop(x.shape[-1])(moved(v2.Pad(x.shape[-1] // 2, padding_mode="reflect")(x)))
 
         return reflected
 
@@ -102,7 +104,7 @@ def _by_torchvision(steps: Sequence[tuple[float, Any]], mean: Color, std: Color)
 
     makers = {
         geometry.HorizontalFlip: flips, geometry.Affine: affine, color.CoarseDropout: hole,
-        geometry.EnlargeCrop: lambda step: v2.RandomAffine(0, scale=(step.scale, step.scale), **smooth),
+        geometry.EnlargeCrop: lambda step: move(0, scale=(step.scale, step.scale)),
         geometry.Resize: lambda step: v2.Resize((step.size, step.size), antialias=False, **smooth),
         geometry.RandomResizedCrop: lambda step: v2.RandomResizedCrop(
             step.size, (step.area, 1.0), (1 / step.ratio, step.ratio), antialias=False, **smooth),
@@ -112,8 +114,8 @@ def _by_torchvision(steps: Sequence[tuple[float, Any]], mean: Color, std: Color)
                            v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
     def augment(image: np.ndarray, key: int) -> np.ndarray:
-        with torch.random.fork_rng(devices=[]):  # torchvision's transforms use the global generator
-            torch.manual_seed(key)
+        with torch.random.fork_rng(devices=[]):  # torchvision's transforms use the CPU's global generator;
+            torch.default_generator.manual_seed(key)  # torch.manual_seed would seed the GPU's as well
             return pipeline(torch.from_numpy(np.array(image)).permute(2, 0, 1)).permute(1, 2, 0).numpy()
 
     return augment

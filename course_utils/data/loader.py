@@ -123,14 +123,13 @@ class _PerImageDataset(torch.utils.data.Dataset):
     def __init__(self, batches: BatchLoader, number: int) -> None:
         self.images, self.labels, self.items = batches.images, batches.labels, batches.items
         self.seeds = (batches.keys(number, torch.arange(len(self.items))) & 0x7FFFFFFF).numpy()
-        self.engine, self.mean, self.std = batches.engine, batches.mean, batches.std
-        starts = [(), *((step,) for step in batches.expansion)]  # by transform id
-        self.augmentations = [(*start, *batches.augmentation) for start in starts]
+        augmentations = [(*first, *batches.augmentation) for first in [(), *((step,) for step in batches.expansion)]]
+        self.settings = [(batches.engine, steps, batches.mean, batches.std) for steps in augmentations]
 
     @functools.cached_property
     def pipelines(self) -> list[ImagePipeline]:
         """By transform id; made in each worker, since not all of them can be sent there."""
-        return [per_image_pipeline(self.engine, steps, self.mean, self.std) for steps in self.augmentations]
+        return [per_image_pipeline(*settings) for settings in self.settings]
 
     def __len__(self) -> int:
         return len(self.items)

@@ -92,6 +92,7 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
 
 
 def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, str]:
+    """The arrays and where they are from."""
     info = DATASETS[name]
     published = ", ".join(archive.name for archive in info.archives)
     for place in (root / name, root):
@@ -118,11 +119,11 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
 
 
 def _read_archives(folder: Path, name: str) -> Arrays:
-    for archive in DATASETS[name].archives:
-        if (found := file_md5(folder / archive.name)) != archive.md5:
-            raise CourseError(f"{folder / archive.name} has MD5 {found}, published is {archive.md5}: damaged. "
-                              "Delete it and try again.")
-    return read_files(ARCHIVE_READERS[name], [folder / archive.name for archive in DATASETS[name].archives])
+    paths = {folder / archive.name: archive.md5 for archive in DATASETS[name].archives}
+    for path, md5 in paths.items():
+        if (found := file_md5(path)) != md5:
+            raise CourseError(f"{path} has MD5 {found}, published is {md5}: damaged. Delete it and try again.")
+    return read_files(ARCHIVE_READERS[name], list(paths))
 
 
 def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:

@@ -1,7 +1,6 @@
-"""Reading the published files of the data sets into arrays.
+"""Reading the published files of the data sets into arrays: the same bytes from every form.
 
-Whatever the form, the arrays are the same bytes. Files are not trusted: one that is incomplete, damaged or asks for
-code to be executed is a ``CourseError`` that names it.
+A file that is incomplete or damaged, or asks for code to be executed, is a ``CourseError`` that names it.
 """
 import csv
 import hashlib
@@ -9,9 +8,9 @@ import io
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -50,13 +49,13 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _cifar10(read: Callable[[str], bytes]) -> Arrays:
-    def batches(names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    arrays: Arrays = {}
+    for split, names in (("train", [f"data_batch_{k}" for k in range(1, 6)]), ("test", ["test_batch"])):
         tables = [_ArrayUnpickler(io.BytesIO(read(name)), encoding="bytes").load() for name in names]
-        images = [table[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for table in tables]  # stored N, 3, H, W
-        return np.concatenate(images), np.concatenate([np.array(table[b"labels"], np.int64) for table in tables])
-
-    train, test = batches(f"data_batch_{k}" for k in range(1, 6)), batches(["test_batch"])
-    return {"train_images": train[0], "train_labels": train[1], "test_images": test[0], "test_labels": test[1]}
+        images = np.concatenate([table[b"data"] for table in tables]).reshape(-1, 3, 32, 32)
+        arrays[f"{split}_images"] = images.transpose(0, 2, 3, 1)
+        arrays[f"{split}_labels"] = np.concatenate([np.array(table[b"labels"], np.int64) for table in tables])
+    return arrays
 
 
 def _stl10(read: Callable[[str], bytes]) -> Arrays:
@@ -76,11 +75,8 @@ def _stl10(read: Callable[[str], bytes]) -> Arrays:
 
 def _gtsrb_kaggle(folder: Path) -> Arrays:
     """``Train/<class>/*.png``, ``Test/*.png``, ``Train.csv``, ``Test.csv``, in the order of the two tables."""
-    arrays: Arrays = {}
-    for split in SPLITS:
-        rows = _gtsrb_table((folder / f"{split.title()}.csv").read_bytes(), ",", "Path")
-        arrays |= _gtsrb_arrays(split, rows, lambda name: folder / name)
-    return arrays
+    train, test = (_gtsrb_table((folder / f"{split}.csv").read_bytes(), ",", "Path") for split in ("Train", "Test"))
+    return _gtsrb_arrays("train", train, folder.joinpath) | _gtsrb_arrays("test", test, folder.joinpath)
 
 
 def _gtsrb_archives(paths: Sequence[Path]) -> Arrays:
@@ -91,10 +87,9 @@ def _gtsrb_archives(paths: Sequence[Path]) -> Arrays:
             folder = f"GTSRB/Final_Training/Images/{label:05d}"
             table = _gtsrb_table(train.read(f"{folder}/GT-{label:05d}.csv"), ";", "Filename")
             rows += [(f"{folder}/{name}", row_label) for name, row_label in table]
-        arrays = _gtsrb_arrays("train", rows, lambda name: io.BytesIO(train.read(name)))
-        rows = [(f"GTSRB/Final_Test/Images/{name}", label)
-                for name, label in _gtsrb_table(truth.read("GT-final_test.csv"), ";", "Filename")]
-        return arrays | _gtsrb_arrays("test", rows, lambda name: io.BytesIO(test.read(name)))
+        table = _gtsrb_table(truth.read("GT-final_test.csv"), ";", "Filename")
+        return (_gtsrb_arrays("train", rows, train.open) | _gtsrb_arrays(
+            "test", [(f"GTSRB/Final_Test/Images/{name}", label) for name, label in table], test.open))
 
 
 def _gtsrb_table(text: bytes, delimiter: str, column: str) -> list[tuple[str, int]]:
@@ -103,7 +98,7 @@ def _gtsrb_table(text: bytes, delimiter: str, column: str) -> list[tuple[str, in
     return [(row[column].strip(), int(row["ClassId"])) for row in rows]
 
 
-def _gtsrb_arrays(split: str, rows: Sequence[tuple[str, int]], find: Callable[[str], Path | io.BytesIO]) -> Arrays:
+def _gtsrb_arrays(split: str, rows: Sequence[tuple[str, int]], find: Callable[[str], Path | IO[bytes]]) -> Arrays:
     """Arrays of one split; for "train" also its tracks. The whole image is resized, as the published code does."""
     images = np.empty((len(rows), 32, 32, 3), np.uint8)
     for number, (name, _) in enumerate(rows):

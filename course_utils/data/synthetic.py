@@ -77,9 +77,8 @@ def _draw_shapes(label: int, count: int, size: int, rng: np.random.Generator) ->
     dark, bright = uniform(0.0, 0.4, 1, 1, 3), uniform(0.6, 1.0, 1, 1, 3)
     inverted = uniform(0, 1, 1, 1, 1) < 0.5  # dark on bright or bright on dark: brightness carries no information
     paper, ink = np.where(inverted, bright, dark), np.where(inverted, dark, bright)
-    dots = 0.2 + 0.6 * paper
     image = paper + inside[..., None].astype(np.float32) * (ink - paper)  # np.where takes three times as long
-    image += (inside & spots)[..., None].astype(np.float32) * (dots - ink)
+    image += (inside & spots)[..., None].astype(np.float32) * (0.2 + 0.6 * paper - ink)
     light = 255 + 255 * (uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None])
     noise = rng.standard_normal((count, size, size), np.float32) * uniform(2, 10)
     image *= light[..., None]

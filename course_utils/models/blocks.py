@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+Norm = Callable[[int], nn.Module]  # makes a normalization layer for its number of channels
+
 
 def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0.0) -> list[nn.Module]:
     """3x3 convolution, optional 2x2 max pooling, batch norm, ReLU, dropout.
@@ -42,23 +44,16 @@ def dilated_transition(channels: int) -> list[nn.Module]:
     return [*relu_norm(channels, channels, dilation=2), *relu_norm(channels, channels)]
 
 
-def one_group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of a single group: each image normalized over all its channels and places (Wu & He 2018)."""
-    return nn.GroupNorm(1, channels)
+class Residual(nn.Module):
+    """``residual``, a path from ``inputs`` to ``outputs`` channels, added to its input, then ReLU.
 
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions added to their input (He et al. 2015); a 1x1 convolution where the shape changes.
-
-    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride). ``norm`` makes a normalization layer for its channels.
+    Where the shape changes, the input passes a 1x1 convolution. ``norm`` makes a normalization layer for its channels.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1,
-                 norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
+    def __init__(self, residual: nn.Module, inputs: int, outputs: int, stride: int,
+                 norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), norm(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), norm(outputs))
+        self.residual = residual
         self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
             nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
         self.relu = nn.ReLU()
@@ -67,23 +62,24 @@ class BasicBlock(nn.Module):
         return self.relu(self.residual(x) + self.shortcut(x))
 
 
-class Bottleneck(nn.Module):
-    """1x1 down to few channels, grouped 3x3 with the stride, 1x1 up to 4 * ``planes``, added to the input.
+class BasicBlock(Residual):
+    """Two 3x3 convolutions (He et al. 2015): (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
 
-    (N, inputs, H, W) -> (N, 4 * planes, H / stride, W / stride). He et al. 2015 (arXiv:1512.03385), in the form of
-    ResNeXt (Xie et al. 2016, arXiv:1611.05431), with ``groups`` groups of ``width`` channels for every 64 planes.
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, norm: Norm = nn.BatchNorm2d) -> None:
+        super().__init__(nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), norm(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), norm(outputs)), inputs, outputs, stride, norm)
+
+
+class Bottleneck(Residual):
+    """1x1 down to few channels, 3x3 of 8 groups with the stride, 1x1 up: ResNeXt's (Xie et al. 2016, arXiv:1611.05431).
+
+    (N, inputs, H, W) -> (N, 4 * planes, H / stride, W / stride). A group has 4 channels for every 64 ``planes``.
     """
 
-    def __init__(self, inputs: int, planes: int, stride: int = 1, groups: int = 8, width: int = 4) -> None:
-        super().__init__()
-        narrow, outputs = planes * width // 64 * groups, 4 * planes
-        self.residual = nn.Sequential(
+    def __init__(self, inputs: int, planes: int, stride: int = 1) -> None:
+        narrow, outputs = planes // 2, 4 * planes
+        super().__init__(nn.Sequential(
             nn.Conv2d(inputs, narrow, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(),
-            nn.Conv2d(narrow, narrow, 3, stride, 1, groups=groups, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(),
-            nn.Conv2d(narrow, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-        self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.relu = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.residual(x) + self.shortcut(x))
+            nn.Conv2d(narrow, narrow, 3, stride, 1, groups=8, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(),
+            nn.Conv2d(narrow, outputs, 1, bias=False), nn.BatchNorm2d(outputs)), inputs, outputs, stride)

@@ -1,23 +1,16 @@
 """Networks for CIFAR-10: (N, 3, 32, 32) normalized images -> (N, 10) logits."""
+import functools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.models.blocks import (
-    BasicBlock,
-    conv_block,
-    dilated_transition,
-    one_group_norm,
-    relu_norm,
-    separable,
-)
+from course_utils.models.blocks import BasicBlock, conv_block, dilated_transition, relu_norm, separable
 
 
 class CustomResNet(nn.Module):
-    """The assignment's ResNet, 6,573,130 parameters, 379.27 M mult-adds.
+    """The assignment's ResNet, 6,573,130 parameters, 379.27 M mult-adds, similar to David Page's for DAWNBench.
 
-    Of the family of David Page's 9-layer net for DAWNBench (cifar10-fast): three widening layers, residual blocks
-    after the first and the third. Layer by layer as the assignment's document prints it; the document does not give
-    the dropout rate, here 0 unless set.
+    Three widening layers, residual blocks after the first and the third. The dropout rate is not published.
     """
 
     def __init__(self, num_classes: int = 10, dropout: float = 0.0) -> None:
@@ -43,10 +36,7 @@ class CustomResNet(nn.Module):
 
 
 class S7(nn.Module):
-    """Depthwise separable convolutions, dilated transitions: 99,744 parameters, receptive field 61.
-
-    Published as S7_CNNModel. Where the first and third block have 64 channels, two of them share a group.
-    """
+    """Published as S7_CNNModel: depthwise separable convolutions, 99,744 parameters, receptive field 61."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -71,10 +61,7 @@ class S7(nn.Module):
 
 
 class S7Mixed(nn.Module):
-    """Depthwise convolutions alone, a 1x1 only where the channels change: 99,200 parameters, receptive field 63.
-
-    Published as S7_CNNModel_mixed.
-    """
+    """Published as S7_CNNModel_mixed: 1x1 only where the channels change, 99,200 parameters, receptive field 63."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -97,8 +84,7 @@ class S7Mixed(nn.Module):
 class Net(nn.Module):
     """Strides, one dilated and one depthwise separable convolution, 44 channels throughout: 179,344 parameters.
 
-    In the order of the published summary, the depthwise separable convolution last. (The class body printed beside it
-    has that before the last 3x3; neither parameters nor receptive field depend on it.)
+    In the order of the published summary; the published class has the depthwise separable one before the last 3x3.
     """
 
     def __init__(self, num_classes: int = 10, channels: int = 44, dropout: float = 0.01) -> None:
@@ -124,17 +110,18 @@ class Net(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2015, arXiv:1512.03385) for 32 x 32 pixels, as published: 11,173,952 parameters.
 
-    A 3x3 stem without stride or pooling; a group norm of one group in place of each batch norm; the fourth stage keeps
-    its 8 x 8, which leaves Grad-CAM something to look at; a 1x1 convolution without bias at the end.
+    A 3x3 stem; a group norm of one group (Wu & He 2018) in place of each batch norm; the fourth stage keeps 8 x 8, for
+    Grad-CAM; a 1x1 convolution at the end.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), one_group_norm(64), nn.ReLU())
+        norm = functools.partial(nn.GroupNorm, 1)
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), norm(64), nn.ReLU())
         inputs, stages = 64, []
         for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 1)):
-            stages.append(nn.Sequential(BasicBlock(inputs, channels, stride, one_group_norm),
-                                        BasicBlock(channels, channels, norm=one_group_norm)))
+            stages.append(nn.Sequential(BasicBlock(inputs, channels, stride, norm),
+                                        BasicBlock(channels, channels, norm=norm)))
             inputs = channels
         self.layer1, self.layer2, self.layer3, self.layer4 = stages  # sides 32, 16, 8, 8
         self.pool = nn.AdaptiveAvgPool2d(1)

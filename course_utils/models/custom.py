@@ -1,5 +1,6 @@
 """A custom network, ``FILE.py:CLASS``. Errors in that file are reported as one sentence with their line number."""
 import copy
+import functools
 import importlib.util
 import inspect
 import sys
@@ -16,10 +17,9 @@ from course_utils.model_names import is_custom, locate_model
 
 
 def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.Module:
-    """The network of ``FILE.py:CLASS``, tried on two images (2, 3, image_size, image_size) and on one.
+    """The network of ``FILE.py:CLASS``, tried on images (N, 3, image_size, image_size): it returns (N, num_classes).
 
-    It is called with ``settings`` and, where it has such an argument, ``num_classes`` (or ``classes``); it must return
-    (N, num_classes). Raises ``CourseError``.
+    The class is called with ``settings`` and, where it has such an argument, ``num_classes`` (or ``classes``).
     """
     path, attribute = locate_model(name)
     module = _report_errors(path, lambda: _import_file(path))
@@ -70,12 +70,16 @@ def _try(model: nn.Module, path: Path, attribute: str, num_classes: int, image_s
         raise CourseError(f"{attribute} of {path.name} makes a {type(model).__name__}: it must be a torch.nn.Module.")
     if not any(p.requires_grad for p in model.parameters()):
         raise CourseError(f"{attribute} of {path.name} has no trainable parameters.")
-    for training, count in ((True, 2), (False, 2), (False, 1)):
-        images = torch.zeros(count, 3, image_size, image_size)
+
+    def run(training: bool, images: torch.Tensor) -> Any:
         trial = copy.deepcopy(model)  # a copy keeps the model's statistics unchanged
         trial.train(training)  # a method of the student's own may return nothing
+        return trial(images)
+
+    for training, count in ((True, 2), (False, 2), (False, 1)):
+        images = torch.zeros(count, 3, image_size, image_size)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            out = _report_errors(path, lambda trial=trial, images=images: trial(images))
+            out = _report_errors(path, functools.partial(run, training, images))
         found = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         if found != (count, num_classes):
             raise CourseError(f"{attribute} of {path.name} returns {found} for {count} image{'s' * (count > 1)} of "

@@ -10,7 +10,7 @@ from course_utils.models.spatial_transformer import SpatialTransformer
 
 
 class LeNet(nn.Module):
-    """LeNet-5 (LeCun et al. 1998) for colour images, its linear layers written as convolutions: 65,219 parameters."""
+    """LeNet-5 (LeCun et al. 1998) for color images, its linear layers written as convolutions: 65,219 parameters."""
 
     def __init__(self, num_classes: int = 43, dropout: float = 0.2) -> None:
         super().__init__()
@@ -29,8 +29,7 @@ class LeNet(nn.Module):
 class VGG16(nn.Module):
     """VGG-16 with batch norm (Simonyan & Zisserman 2014, arXiv:1409.1556), torchvision's: 134,445,163 parameters.
 
-    Its classifier expects 7 x 7 features, as from 224 x 224 pixels. From 32 x 32 only 1 x 1 is left, which the adaptive
-    pooling repeats 49 times: the first linear layer's 102,764,544 weights do the work of 2,097,152.
+    Made for 224 x 224 pixels: from 32 x 32 only 1 x 1 is left before the classifier, which repeats it 49 times.
     """
 
     def __init__(self, num_classes: int = 43, dropout: float = 0.5) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from course_utils.errors import CourseError
 
 Shape = tuple[int, ...]
-LARGEST_TRIED = 256  # pixels, side of the images that are tried to find the smallest
 
 
 @contextlib.contextmanager
@@ -50,7 +49,7 @@ def count_parameters(model: nn.Module) -> int:
 def check_input_size(model: nn.Module, size: int) -> None:
     """Raise ``CourseError``, naming the smallest legal size, when ``model`` cannot take ``size`` x ``size`` pixels."""
     if not accepts_size(model, size):
-        smallest = next((other for other in range(1, LARGEST_TRIED + 1) if accepts_size(model, other)), None)
+        smallest = next((other for other in range(1, 257) if accepts_size(model, other)), None)
         if smallest is None:
             _run_once(model, (1, 3, size, size))  # it takes no image at all: its own error says why
         raise CourseError(f"{type(model).__name__} cannot take images of {size}x{size} pixels: the smallest that it "
@@ -73,18 +72,14 @@ def map_sizes(model: nn.Module, input_size: Shape) -> dict[str, int]:
     ``model.get_submodule`` finds each by its name. Empty for a network without maps.
     """
     sizes: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules() if name}
 
-    def note_output(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
-            sizes[name] = output.shape[-1]
+    def note_output(module: nn.Module, _: Any, output: Any) -> None:
+        if module in names and isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
+            sizes[names[module]] = output.shape[-1]
 
-    hooks = [module.register_forward_hook(lambda _, __, output, name=name: note_output(name, output))
-             for name, module in model.named_modules() if name]
-    try:
+    with nn.modules.module.register_module_forward_hook(note_output):
         _run_once(model, input_size)
-    finally:
-        for hook in hooks:
-            hook.remove()
     depth = min((name.count(".") for name in sizes), default=0)
     return {name: size for name, size in sizes.items() if name.count(".") == depth}
 

@@ -81,8 +81,8 @@ def update_readmes(check: bool = False) -> list[Path]:
     for path, blocks in _expected_blocks().items():
         before = path.read_text(encoding="utf-8")
         after = before
-        for name, text in blocks.items():
-            after = _replace_block(after, name, text, path)
+        for name, content in blocks.items():
+            after = _replace_block(after, name, content, path)
         if after != before:
             changed.append(path)
             if not check:
@@ -112,16 +112,11 @@ def _expected_blocks() -> dict[Path, dict[str, str]]:
 
 def _section(assignment: str) -> str:
     about = read_assignment(assignment)
-    badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
-             f"({COLAB}github/{_address()}/blob/main/notebooks/{about['notebook']}.ipynb)")
-    return (f"**[{about['title']}](assignments/{assignment}/README.md)** {badge}\n\n"
-            f"{tables.results_table(assignment)}")
-
-
-def _address() -> str:
-    """OWNER/NAME of the repository on GitHub: as the README has it now."""
+    # OWNER/NAME of the repository on GitHub: as the README has it now
     found = re.search(rf"{re.escape(COLAB)}github/([\w.-]+/[\w.-]+)/blob", (REPO / "README.md").read_text("utf-8"))
-    return found[1] if found else PLACEHOLDER
+    badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
+             f"({COLAB}github/{found[1] if found else PLACEHOLDER}/blob/main/notebooks/{about['notebook']}.ipynb)")
+    return f"**[{about['title']}](assignments/{assignment}/README.md)** {badge}\n\n{tables.results_table(assignment)}"
 
 
 def _lead_figure(names: Sequence[str]) -> str:

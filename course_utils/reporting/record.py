@@ -42,11 +42,9 @@ def environment_info() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The repository's commit, with "+" when tracked files differ from it; ``None`` outside a git checkout."""
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(REPO), *arguments], capture_output=True, text=True, check=True).stdout
-
+    command = ["git", "-C", str(REPO), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

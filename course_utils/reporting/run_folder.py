@@ -37,8 +37,7 @@ def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
 def open_run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
     """The folder of a notebook's run (``folder_of``), locked by this process until its record is written.
 
-    A full run resumes from the checkpoints there; a smoke run removes earlier ones and starts again. Raises
-    ``CourseError`` when the folder cannot be written or another process uses it.
+    A smoke run removes earlier checkpoints there. Raises ``CourseError`` also when another process uses the folder.
     """
     folder = folder_of(exp, output_dir)
     lock_folder(folder)

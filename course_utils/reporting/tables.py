@@ -1,7 +1,7 @@
 """Tables and texts for READMEs and notebooks, in Markdown, from the published records alone."""
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from course_utils.config import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, total_epochs
 from course_utils.data.info import DATASETS
@@ -34,12 +34,12 @@ def results_table(assignment: str, links: bool = True) -> str:
     for runs in group_runs(assignment):
         run = runs[0][1]
         accuracy = _mean([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
-        where = _unique(f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
-                        for _, run in runs for part in run["sessions"])
+        where = dict.fromkeys(f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
+                              for _, run in runs for part in run["sessions"])  # each once, in order
         minutes = _mean([run["seconds"] / 60 for _, run in runs], ".0f")
         rows.append([_name(run), original.get(run["experiment"]["variant"], "–"),
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
-                     _length(runs), f"{minutes} min, {where}"])
+                     _length(runs), f"{minutes} min, {'<br>'.join(where)}"])
         if links:
             rows[-1].append("<br>".join(
                 f"seed {run['experiment']['seed']}: [notebook](assignments/{assignment}/runs/{name}.ipynb), "
@@ -52,12 +52,12 @@ def provenance_table(assignment: str) -> str:
     rows = [["variant", "parameters", "training, augmented", "test loss", "data", "commit"]]
     for runs in group_runs(assignment):
         run = runs[0][1]
-        data = _unique(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs)
-        commits = _unique(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
-                          for part in run["sessions"] if (commit := part.get("commit")))
+        data = dict.fromkeys(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs)
+        commits = dict.fromkeys(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
+                                for part in run["sessions"] if (commit := part.get("commit")))
         loss = _mean([run["final"]["loss"] for _, run in runs], ".3f")
         rows.append([f"{_name(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
-                     _accuracy_and_loss(runs, "train"), loss, data, commits or "–"])
+                     _accuracy_and_loss(runs, "train"), loss, "<br>".join(data), "<br>".join(commits) or "–"])
     return _markdown(rows)
 
 
@@ -161,11 +161,6 @@ def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:
 def _mean(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
     text = format(statistics.fmean(values), form)
     return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
-
-
-def _unique(texts: Iterable[str]) -> str:
-    """Each text once, in order."""
-    return "<br>".join(dict.fromkeys(texts))
 
 
 def _differences(old: Experiment, new: Experiment) -> list[str]:

@@ -65,10 +65,10 @@ class Job:
 
 def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any] | None = None,
               output_dir: Path | None = None, restart: bool = False) -> list[Job]:
-    """The jobs of a batch, each checked before anything starts: its notebook, its folder, who uses that.
+    """The jobs of a batch. Raises ``CourseError`` before anything starts: unknown parameter, folder in use, ...
 
     ``parameters`` are the notebook's, besides VARIANT, PROFILE, SEED and OUTPUT_DIR. With ``restart``, finished runs of
-    another experiment are replaced. Raises ``CourseError``.
+    another experiment are replaced.
     """
     jobs = []
     for exp in experiments:
@@ -131,20 +131,24 @@ class Batch:
 
         Interrupted, it kills its children, leaves unfinished runs as waiting, and raises ``KeyboardInterrupt``.
         """
-        with ThreadPoolExecutor(self.width) as pool:
-            try:
-                for number in range(len(self.jobs)):
-                    self._note(number, "waiting")
-                pending = {pool.submit(self._run_one, number) for number in range(len(self.jobs))}
-                while pending:
-                    finished, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        future.result()
-                    with contextlib.suppress(OSError):  # stdout was closed
-                        on_tick()
-            except BaseException:
-                self.stop.set()
-                raise
+        pool, pending = ThreadPoolExecutor(self.width), set()
+        try:
+            for number in range(len(self.jobs)):
+                self._note(number, "waiting")
+            pending = {pool.submit(self._run_one, number) for number in range(len(self.jobs))}
+            while pending:
+                finished, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                with contextlib.suppress(OSError):  # stdout was closed
+                    on_tick()
+        finally:
+            while True:
+                with contextlib.suppress(KeyboardInterrupt):  # a second one: a thread has yet to kill its notebook
+                    self.stop.set()
+                    wait(pending)
+                    pool.shutdown()
+                    break
         for job in self.jobs:
             release_folder(job.folder, BATCH_LOCK)
         return list(self.statuses)

@@ -37,8 +37,7 @@ def read_status(folder: Path) -> Status | None:
     """The status in ``folder``, if there is a readable one. A run whose batch was killed is "killed"."""
     try:
         table = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        known = {f.name for f in dataclasses.fields(Status)}
-        status = Status(**{name: value for name, value in table.items() if name in known})
+        status = Status(**{f.name: table[f.name] for f in dataclasses.fields(Status) if f.name in table})
         status = dataclasses.replace(status, state=RENAMED_STATES.get(status.state, status.state))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
@@ -72,21 +71,17 @@ def status_rows(folders: Iterable[Path]) -> list[tuple[str, ...]]:
     """One row per run, under ``HEADER``; "left" is the remaining training, in minutes."""
     rows = []
     for folder in folders:
-        status, progress = read_status(folder), read_progress(folder)
-        if status is not None:
-            rows.append(_row(folder, status, progress))
+        if (status := read_status(folder)) is None:
+            continue
+        progress, running = read_progress(folder), status.state == "running"
+        done, accuracy = progress["epoch"], progress["accuracy"] if running else status.accuracy
+        seconds = time.time() - status.started_at if running and status.started_at else status.seconds
+        left = progress["seconds"] / done * (status.epochs - done) if running and done else None
+        rows.append((status.assignment, folder.name, status.state,
+                     "" if status.state == "waiting" else f"{done}/{status.epochs}",
+                     "" if accuracy is None else f"{accuracy:.2%}", f"{seconds / 60:.1f}" if seconds else "",
+                     "" if left is None else f"{left / 60:.1f}"))
     return rows
-
-
-def _row(folder: Path, status: Status, progress: Mapping[str, Any]) -> tuple[str, ...]:
-    running, done = status.state == "running", progress["epoch"]
-    accuracy = progress["accuracy"] if running else status.accuracy
-    seconds = time.time() - status.started_at if running and status.started_at else status.seconds
-    left = progress["seconds"] / done * (status.epochs - done) if running and done else None
-    epochs = "" if status.state == "waiting" else f"{done}/{status.epochs}"
-    return (status.assignment, folder.name, status.state, epochs,
-            "" if accuracy is None else f"{accuracy:.2%}", f"{seconds / 60:.1f}" if seconds else "",
-            "" if left is None else f"{left / 60:.1f}")
 
 
 def error_messages(statuses: Mapping[Path, Status]) -> str:

@@ -1,32 +1,27 @@
-"""Labelled STL-10 from its published members, however they come; a small stand-in of the same layout."""
-import dataclasses
+"""Labeled STL-10 from its published members; a small stand-in of the same layout."""
 import hashlib
-import io
 import tarfile
 
 import numpy as np
 import pytest
-from helpers import file_size_limit
-from PIL import Image
+from helpers import change_dataset
 
-from course_utils.data import prepare as acquire
+from course_utils.data.prepare import open_prepared, prepare
+from course_utils.data.sources import ARCHIVE_READERS
 from course_utils.errors import CourseError
-from course_utils.data.sources import SOURCES, stl10
-
-SOURCE = SOURCES["stl10"]
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Twenty images a split, whose members count as the published ones."""
-    rng = np.random.default_rng(0)
-    arrays = {}
+    """Twenty images per split, whose files count as the published ones."""
+    rng, arrays, members = np.random.default_rng(0), {}, {}
     for split in ("train", "test"):
-        arrays[f"{split}_images"] = rng.integers(0, 256, (20, 96, 96, 3), np.uint8)
-        arrays[f"{split}_labels"] = rng.permutation(20).astype(np.int64) % 10
-    members = stl10.stl10_members(arrays)
-    md5 = {name: hashlib.md5(data).hexdigest() for name, data in members.items()}
-    monkeypatch.setattr(stl10, "STL10_MEMBERS", {name: md5[name] for name in stl10.STL10_MEMBERS})
+        images = arrays[f"{split}_images"] = rng.integers(0, 256, (20, 96, 96, 3), np.uint8)
+        labels = arrays[f"{split}_labels"] = rng.permutation(20).astype(np.int64) % 10
+        members[f"{split}_X.bin"] = images.transpose(0, 3, 2, 1).tobytes()  # channel by channel, column by column
+        members[f"{split}_y.bin"] = (labels + 1).astype(np.uint8).tobytes()
+    change_dataset(monkeypatch, "stl10", counts={"train": 20, "test": 20},
+                   members={name: hashlib.md5(data).hexdigest() for name, data in members.items()})
     return arrays, members
 
 
@@ -42,66 +37,25 @@ def assert_same(found, arrays):
     assert all(np.array_equal(found[key], arrays[key]) and found[key].dtype == arrays[key].dtype for key in arrays)
 
 
-def test_a_pixel_lies_where_the_publication_says(small):
-    """Channel by channel, in each column by column: byte k * 9216 + x * 96 + y; labels from 1."""
+def test_the_folder_and_the_archive_give_the_same_arrays(small, tmp_path):
     arrays, members = small
-    raw = np.frombuffer(members["train_X.bin"], np.uint8)
-    assert raw[2 * 9216 + 7 * 96 + 5] == arrays["train_images"][0, 5, 7, 2]
-    assert members["train_y.bin"][3] == arrays["train_labels"][3] + 1
-
-
-def test_from_the_unpacked_folder_and_from_the_archive(small, tmp_path):
-    arrays, members = small
-    folder = unpack(members, tmp_path / "stl10_binary")
-    assert_same(SOURCE.layouts[0].read(folder), arrays)
+    folder = unpack(members, tmp_path / "stl10" / "stl10_binary")
+    prepare("stl10", tmp_path, log=lambda _: None)
+    assert_same(open_prepared("stl10", tmp_path)[0], arrays)
     with tarfile.open(tmp_path / "stl10_binary.tar.gz", "w:gz") as tar:
         tar.add(folder, "stl10_binary")
-    assert_same(SOURCE.read([tmp_path / "stl10_binary.tar.gz"]), arrays)
+    assert_same(ARCHIVE_READERS["stl10"]([tmp_path / "stl10_binary.tar.gz"]), arrays)
 
 
-def test_from_the_labelled_only_mirror(small, tmp_path):
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    arrays, _ = small
-    for split in ("train", "test"):
-        cells = []
-        for image in arrays[f"{split}_images"]:
-            Image.fromarray(image).save(buffer := io.BytesIO(), "PNG")
-            cells.append({"bytes": buffer.getvalue(), "path": None})
-        table = pyarrow.table({"image": cells, "label": arrays[f"{split}_labels"]})
-        parquet.write_table(table, tmp_path / stl10.STL10_PARQUET[split])
-    assert_same(SOURCE.layouts[2].read(tmp_path), arrays)
-
-
-@pytest.mark.parametrize(("name", "harm", "said"), [
-    ("test_X.bin", lambda data: data[:-1] + b"\0", r"test_X\.bin of .* has MD5 .*, published is"),
-    ("train_y.bin", lambda data: data[:-1], r"train_y\.bin of .* has MD5"),
-    ("train_X.bin", None, "incomplete"),
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("test_X.bin", lambda data: data[:-1] + b"\0", r"test_X\.bin has MD5 .*, published is"),
+    ("train_y.bin", lambda data: data[:-1], r"train_y\.bin has MD5"),
+    ("train_X.bin", None, r"stl10: not the published files.*train_X\.bin"),
 ])
-def test_a_damaged_member_is_named(small, tmp_path, name, harm, said):
+def test_damaged_members_are_named(small, tmp_path, name, change, message):
     _, members = small
-    folder = unpack({key: data for key, data in members.items() if key != name}, tmp_path / "stl10_binary")
-    if harm:
-        (folder / name).write_bytes(harm(members[name]))
-    with pytest.raises(CourseError, match=said):
-        SOURCE.layouts[0].read(folder)
-
-
-def test_not_the_whole_set_is_not_prepared(small, tmp_path):
-    _, members = small
-    unpack(members, tmp_path / "stl10_binary")
-    with pytest.raises(CourseError, match="not the whole data set"):
-        acquire.prepare("stl10", tmp_path, log=lambda _: None)
-    assert not (tmp_path / "stl10").exists()
-
-
-def test_a_full_disk_leaves_nothing_half_prepared(small, tmp_path, monkeypatch):
-    arrays, members = small
-    unpack(members, tmp_path / "stl10" / "stl10_binary")
-    twenty = dataclasses.replace(SOURCE, counts={"train": 20, "test": 20})
-    monkeypatch.setitem(acquire.SOURCES, "stl10", twenty)
-    before = {path: path.stat().st_size for path in (tmp_path / "stl10").rglob("*")}
-    with file_size_limit(100_000), pytest.raises(CourseError, match=r"Could not write .*Nothing half-done"):
-        acquire.prepare("stl10", tmp_path)  # labels fit, images do not
-    assert {path: path.stat().st_size for path in (tmp_path / "stl10").rglob("*")} == before
-    acquire.prepare("stl10", tmp_path, lambda _: None)
-    assert_same({key: np.array(array) for key, array in acquire.open_prepared("stl10", tmp_path)[0].items()}, arrays)
+    kept = {key: change(data) if key == name else data for key, data in members.items() if change or key != name}
+    unpack(kept, tmp_path / "stl10" / "stl10_binary")
+    with pytest.raises(CourseError, match=message):
+        prepare("stl10", tmp_path, log=lambda _: None)
+    assert not (tmp_path / "stl10" / "meta.json").exists()

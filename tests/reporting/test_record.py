@@ -10,17 +10,8 @@ from helpers import file_size_limit, finished_record
 
 from course_utils.config import ASSIGNMENTS, Experiment
 from course_utils.errors import CourseError
-from course_utils.reporting import summary_markdown
-from course_utils.reporting.record import (
-    RENAMED,
-    RENAMED_MODELS,
-    changed_settings,
-    configured_epochs,
-    content_hash,
-    is_full_length,
-    read_record,
-    write_record,
-)
+from course_utils.reporting import record, summary_markdown, write_record
+from course_utils.reporting.record import changed_settings, content_hash, is_full_length, read_record
 from course_utils.utils import REPO
 
 PUBLISHED = sorted(ASSIGNMENTS.glob("*/results/*.json"))
@@ -99,16 +90,16 @@ def test_full_disk_keeps_the_old_record(tmp_path):
 def test_published_record_is_read_under_the_names_of_today(path):
     """Those of the first edition (format 1), unchanged on disk, and each still its variant's."""
     before = path.read_bytes()
-    old, record = json.loads(before), read_record(path)
-    assert record["experiment"].keys() <= {field.name for field in dataclasses.fields(Experiment)}
-    assert not record["synthetic"] and changed_settings(record) == [] and path.read_bytes() == before
+    old, found = json.loads(before), read_record(path)
+    assert found["experiment"].keys() <= {field.name for field in dataclasses.fields(Experiment)}
+    assert not found["synthetic"] and changed_settings(found) == [] and path.read_bytes() == before
     if old["format"] == 1:
         experiment = old["experiment"]
         for name, value in experiment.items():
             if name != "model":
-                assert record["experiment"][RENAMED.get(name, name)] == value
-        assert record["experiment"]["model"] == RENAMED_MODELS.get(experiment["model"], experiment["model"])
-        assert record["validation"] == old["held_out"] and record["final"] == old["final"]
+                assert found["experiment"][record.RENAMED.get(name, name)] == value
+        assert found["experiment"]["model"] == record.RENAMED_MODELS.get(experiment["model"], experiment["model"])
+        assert found["validation"] == old["held_out"] and found["final"] == old["final"]
 
 
 def test_first_edition_stages_and_synthetic_data_are_renamed(tmp_path):
@@ -116,9 +107,9 @@ def test_first_edition_stages_and_synthetic_data_are_renamed(tmp_path):
     experiment = made["experiment"] | {"data": "sample", "stages": [{"epochs": 2, "test_side": 120, "passes": 3}]}
     experiment["keep"], experiment["test_views"] = experiment.pop("select_epoch"), experiment.pop("tta_views")
     first = {key: value for key, value in made.items() if key not in ("synthetic", "validation")}
-    record = read_record(write_record(first | {"format": 1, "sample": True, "experiment": experiment}, tmp_path))
-    assert record["synthetic"] and record["validation"] is None and record["experiment"]["data"] == "synthetic"
-    assert record["experiment"]["stages"] == [{"epochs": 2, "test_image_size": 120, "passes_per_epoch": 3}]
+    found = read_record(write_record(first | {"format": 1, "sample": True, "experiment": experiment}, tmp_path))
+    assert found["synthetic"] and found["validation"] is None and found["experiment"]["data"] == "synthetic"
+    assert found["experiment"]["stages"] == [{"epochs": 2, "test_image_size": 120, "passes_per_epoch": 3}]
 
 
 def test_full_length_is_all_epochs_on_real_data():
@@ -130,13 +121,13 @@ def test_full_length_is_all_epochs_on_real_data():
     assert "after 20 epochs, stopped early of 24, " in summary_markdown(stopped)
     assert "after 2 epochs (its variant has 24), 2.0 minutes" in summary_markdown(short)
     short["experiment"]["variant"] = "gone"
-    assert configured_epochs(short) is None and not is_full_length(short)
+    assert record.configured_epochs(short) is None and not is_full_length(short)
     assert "after 2 epochs, " in summary_markdown(short)
 
 
 def test_summary_gives_the_numbers_of_the_record():
     made = finished_record(epochs=2)
-    for words in ("seed 0", "70.00% (100 images, plain images)", "Peak learning rate 1.0e-02", "went from 1.000 to 1.000",
+    for words in ("seed 0", "70.00% (100 images, plain images)", "Peak learning rate 1.0e-02", "from 1.000 to 1.000",
                   f"the test loss is {made['final']['loss']:.3f}"):
         assert words in summary_markdown(made)
     assert "was selected" not in summary_markdown(made)
@@ -149,5 +140,5 @@ def test_accuracy_over_several_views_is_no_contradiction(tmp_path):
     made = finished_record()
     made["experiment"]["tta_views"] = 4
     made["history"][-1]["test_accuracy"] -= 0.02
-    record = read_record(write_record(made, tmp_path))
-    assert "mean of 4 augmented views and the plain image" in summary_markdown(record)
+    found = read_record(write_record(made, tmp_path))
+    assert "mean of 4 augmented views and the plain image" in summary_markdown(found)

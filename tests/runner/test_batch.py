@@ -1,11 +1,7 @@
 """Batches: what is planned, refused and skipped, and how a run's end is classified."""
-import json
 import os
-import subprocess
-import sys
 import time
 
-import nbformat
 import pytest
 import torch
 from helpers import finished_record
@@ -15,7 +11,7 @@ from course_utils.errors import CourseError
 from course_utils.reporting import write_record
 from course_utils.runner import batch, execute, status
 from course_utils.training.checkpoint import write_progress
-from course_utils.utils import REPO, lock_folder, release_folder
+from course_utils.utils import lock_folder, release_folder
 from course_utils.variants import load_experiment
 
 NAME = "cifar10_custom_resnet"
@@ -115,20 +111,6 @@ def test_cores_and_gpus_are_shared(monkeypatch):
     for listed in ("5,7", "5, 7", "5,7,-1,8"):  # what CUDA does not have, or what follows -1, it leaves out
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
         assert batch.worker_slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "57"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("VARIANT", "publish", "Did you mean 'published'? Legal: published."), ("SEED", "one", "seed = 'one': must be int."),
-])
-def test_invalid_parameter_stops_the_notebook_in_its_first_cells(tmp_path, name, value, message):
-    """Given to papermill itself; the command ``run`` would have refused it."""
-    source, out = REPO / "notebooks" / "03_cifar10_custom_resnet.ipynb", tmp_path / "out.ipynb"
-    ran = subprocess.run([sys.executable, "-m", "papermill", source, out, "--cwd", REPO, "-r", name, value],
-                         capture_output=True, text=True)
-    cells = [cell for cell in nbformat.read(out, 4).cells if cell.cell_type == "code" and cell.execution_count]
-    assert ran.returncode != 0 and message in json.dumps(cells[-1].outputs)
-    assert len(cells) <= 4  # bootstrap, parameters, papermill's own, and the one that reads the experiment
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -1,49 +1,59 @@
+import contextlib
 import copy
+import json
 
 import pytest
 import torch
 from helpers import toy_loader, toy_model
-from torch import nn
 
 from course_utils.errors import CourseError
 from course_utils.training.lr_finder import LRFinderResult, choose_lr, find_lr
 
 
-def test_the_range_test_finds_the_edge_and_touches_nothing(tiny, machine, tmp_path):
+def test_the_range_test_finds_the_edge_and_does_not_change_the_model(tiny, tmp_path):
     model = toy_model()
     before = copy.deepcopy(model.state_dict())
     exp = tiny.replace(optimizer="sgd", momentum=0.0, lr_finder_steps=60)
     batches = toy_loader(shuffle=True)
     batches.labels = batches.labels[torch.randperm(64).numpy()]  # nothing to learn, so that a large rate must do harm
-    found = find_lr(exp, model, batches, machine, low=1e-3, high=1e4, folder=tmp_path)
+    result = find_lr(exp, model, batches, low=1e-3, high=1e4, folder=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values()))
-    ratios = [b / a for a, b in zip(found.lrs, found.lrs[1:])]
-    assert max(ratios) == pytest.approx(min(ratios)) and found.lrs[0] == pytest.approx(1e-3)
-    lowest = found.lrs[found.losses.index(min(found.losses))]
-    assert found.suggestion == pytest.approx(lowest / 10**0.5)
-    assert found.lrs[0] < found.suggestion < found.lrs[-1] and len(found.lrs) < 60  # it stopped when the loss left
-    kept = find_lr(exp.replace(epochs=9), nn.Linear(1, 1), toy_loader(), machine, folder=tmp_path)
-    assert kept == found  # the number of epochs does not concern it
+    ratios = [b / a for a, b in zip(result.lrs, result.lrs[1:])]
+    assert max(ratios) == pytest.approx(min(ratios)) and result.lrs[0] == pytest.approx(1e-3)
+    lowest = result.lrs[result.losses.index(min(result.losses))]
+    assert result.suggestion == pytest.approx(lowest / 10**0.5)
+    assert result.lrs[0] < result.suggestion < result.lrs[-1]
+    assert len(result.lrs) < 60 and result.losses[-1] > 4 * min(result.losses)  # it stopped when the loss exploded
 
 
-@pytest.mark.parametrize("losses", [[float(k) for k in range(20)], [2.3, 9.9], [float("nan")]])
-def test_a_range_test_that_only_rises_says_so(losses, tiny):
-    found = LRFinderResult([10.0**k for k in range(len(losses))], losses)
-    assert found.suggestion is None and choose_lr(tiny.replace(lr=0.3), found) == 0.3
-    with pytest.raises(CourseError, match="no falling loss"):
-        choose_lr(tiny.replace(lr=None), found)
-
-
-def test_the_first_losses_of_a_range_test_do_not_count(tiny):
-    """Each is the mean of one or a few batches: the lowest of all by chance."""
-    losses = [1.0, 2.3, 2.2, 2.3, 2.3, 2.3, 2.2, 2.0, 2.1, 9.9]
-    found = LRFinderResult([10.0**k for k in range(10)], losses)
-    assert found.suggestion == pytest.approx(10**6.5)
-    assert choose_lr(tiny.replace(lr=None), found) == found.suggestion
-
-
-def test_a_damaged_range_test_is_made_anew(tiny, machine, tmp_path):
-    (tmp_path / "lr_range.json").write_text('{"lrs": [0.1')
+def test_the_result_is_kept_for_the_same_experiment_alone(tiny, tmp_path):
     exp = tiny.replace(lr_finder_steps=10)
-    found = find_lr(exp, toy_model(), toy_loader(), machine, folder=tmp_path)
-    assert found == find_lr(exp, toy_model(), toy_loader(), machine, folder=tmp_path)
+    result = find_lr(exp, toy_model(), toy_loader(), folder=tmp_path / "new")
+    assert find_lr(exp, toy_model(seed=1), toy_loader(), folder=tmp_path / "new") == result  # not measured again
+    assert find_lr(exp.replace(epochs=5), toy_model(seed=1), toy_loader(), folder=tmp_path / "new") != result
+
+
+@pytest.mark.parametrize("damage", [
+    lambda text: text[:20], lambda text: "[]", lambda text: text.replace('"lrs"', '"rates"'),
+    lambda text: json.dumps(json.loads(text) | {"lrs": [0.1]}),
+    lambda text: json.dumps(json.loads(text) | {"losses": ["a"] * 10}),
+])
+def test_a_damaged_result_is_measured_again(tiny, tmp_path, damage):
+    exp, path = tiny.replace(lr_finder_steps=10), tmp_path / "lr_range.json"
+    result = find_lr(exp, toy_model(), toy_loader(), folder=tmp_path)
+    text = path.read_text()
+    path.write_text(damage(text))
+    assert find_lr(exp, toy_model(), toy_loader(), folder=tmp_path) == result and path.read_text() == text
+
+
+@pytest.mark.parametrize(("losses", "expected"), [
+    ([*map(float, range(20))], None), ([2.3, 9.9], None), ([float("nan")], None), ([float("nan")] * 9, None),
+    ([1.0, 2.3, 2.2, 2.3, 2.3, 2.3, 2.2, 2.0, 2.1, 9.9], 10**6.5),  # the first are low by chance and do not count
+])
+def test_the_rate_is_below_the_lowest_loss_or_must_be_chosen(tiny, losses, expected):
+    result = LRFinderResult([10.0**k for k in range(len(losses))], losses)
+    assert result.suggestion == (expected and pytest.approx(expected))
+    assert choose_lr(tiny.replace(lr=0.3), result) == 0.3
+    refused = pytest.raises(CourseError, match=r"The loss did not fall in the LR range test.*--set lr=0\.01")
+    with contextlib.nullcontext() if expected else refused:
+        assert choose_lr(tiny.replace(lr=None), result) == result.suggestion
