@@ -73,8 +73,7 @@ def test_the_center_is_that_of_the_gradients(name, block):
     for module in model.modules():
         if isinstance(module, nn.GroupNorm):  # its statistics depend on the whole image
             module.forward = lambda x: x
-    x = torch.rand(1, 3, 192, 192, dtype=torch.float64, requires_grad=True)  # larger than the field of the middle cell
-    outputs = []
+    outputs, x = [], torch.rand(1, 3, 128, 128, dtype=torch.float64, requires_grad=True)  # larger than the field
     with model.get_submodule(block).register_forward_hook(lambda _, __, output: outputs.append(output)), \
             contextlib.suppress(RuntimeError):  # a head for 32 pixels
         model(x)

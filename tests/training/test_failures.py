@@ -61,23 +61,19 @@ def test_bad_checkpoints_do_not_push_out_intact_ones(tiny, tmp_path):
 
 
 def test_the_checkpoint_of_another_experiment_is_refused_with_the_differences(tiny, tmp_path):
-    fit_toy(tiny, folder=tmp_path)
-    before = list_checkpoints(tmp_path)
-    with pytest.raises(CourseError, match=r"(?s)another experiment.*\(--restart\).*\n  weight_decay: found 0.0, requ"):
-        fit_toy(tiny.replace(weight_decay=0.1), folder=tmp_path)
-    assert list_checkpoints(tmp_path) == before
-    save_checkpoint(tmp_path, 5, {"model": {}, "epoch": 5})  # not of a training
-    with pytest.raises(CourseError, match=r"(?s)another experiment.*lr: found None, requested 0\.02"):
-        fit_toy(tiny, folder=tmp_path)
-
-
-def test_a_changed_description_and_settings_added_since_are_no_other_experiment(tiny, tmp_path):
+    """A changed description is no other experiment, nor is a setting that was added since."""
     fit_toy(tiny.replace(about="other words"), folder=tmp_path)
     state = checkpoint.load_latest(tmp_path)
     del state["experiment"]["label_smoothing"]
-    save_checkpoint(tmp_path, 4, state)
+    before = [save_checkpoint(tmp_path, 5, state), save_checkpoint(tmp_path, 6, state)]
     _, training = fit_toy(tiny, folder=tmp_path)
     assert len(training.history) == 4 and len(training.sessions) == 1
+    with pytest.raises(CourseError, match=r"(?s)another experiment.*\(--restart\).*\n  weight_decay: found 0.0, requ"):
+        fit_toy(tiny.replace(weight_decay=0.1), folder=tmp_path)
+    assert list_checkpoints(tmp_path) == before
+    save_checkpoint(tmp_path, 7, {"model": {}})  # not of a training
+    with pytest.raises(CourseError, match=r"(?s)another experiment.*lr: found None, requested 0\.02"):
+        fit_toy(tiny, folder=tmp_path)
 
 
 def raises(error):

@@ -13,8 +13,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 SCRIPT = """
 import sys
 import torch
-from course_utils.data.datasets import open_dataset
-from course_utils.data.loader import BatchLoader, make_loaders
+from course_utils.data import BatchLoader, make_loaders, open_dataset
 from course_utils.evaluation import grad_cam, predict
 from course_utils.models import build_model
 from course_utils.training import fit_stages, select_device, select_precision
@@ -54,5 +53,5 @@ for variant in read_assignment(exp.assignment)["variants"]:  # the augmentation 
 @pytest.mark.slow
 @pytest.mark.parametrize("assignment", list_assignments())
 def test_training_and_evaluation_on_a_gpu(assignment):
-    environment = {key: value for key, value in os.environ.items() if key != "COURSE_DEVICE"}
-    subprocess.run([sys.executable, "-c", SCRIPT, assignment], check=True, timeout=300, env=environment)
+    subprocess.run([sys.executable, "-c", SCRIPT, assignment], check=True, timeout=300,
+                   env=os.environ | {"COURSE_DEVICE": ""})

@@ -5,9 +5,8 @@ import signal
 import time
 
 import pytest
-import torch
 
-from course_utils.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from course_utils.training.checkpoint import list_checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.slow
 KILLS = 6
@@ -35,21 +34,17 @@ def test_a_run_killed_at_a_random_moment_resumes_bit_equal(crash_worker, referen
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_only_intact_ones(crash_worker, tmp_path):
-    """At 50 random moments while the first ten checkpoints are written; no partial file has a final name."""
-    moments, written, start = random.Random(0), 0, time.perf_counter()
-    for epoch in range(10):
-        save_checkpoint(tmp_path / "timed", epoch, {"model": torch.zeros(500_000)})
-    seconds = time.perf_counter() - start
+    """At 50 random moments after the first; no partial file has a final name."""
     for number in range(50):
         folder = tmp_path / str(number)
         process = crash_worker("write_checkpoints", folder)
-        time.sleep(moments.uniform(0, 0.01 + seconds))
+        while process.is_alive() and not list_checkpoints(folder):
+            time.sleep(0.001)
+        time.sleep(random.Random(number).uniform(0, 0.05))
         process.kill()
         process.join(10)
         assert process.exitcode == -signal.SIGKILL
         states = [load_checkpoint(path) for path in list_checkpoints(folder)]  # raises if one is damaged
-        assert all((state["model"] == state["epoch"]).all() for state in states)
+        assert states and all((state["model"] == state["epoch"]).all() for state in states)
         assert {path.name[0] for path in folder.iterdir()} <= {"e", ".", "l"}  # epoch-*.pt, .*.partial-*, log
-        written += bool(states)
         shutil.rmtree(folder)
-    assert written > 10

@@ -20,8 +20,7 @@ def test_the_range_test_finds_the_edge_and_does_not_change_the_model(tiny, tmp_p
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values()))
     ratios = [b / a for a, b in zip(result.lrs, result.lrs[1:])]
     assert max(ratios) == pytest.approx(min(ratios)) and result.lrs[0] == pytest.approx(1e-3)
-    lowest = result.lrs[result.losses.index(min(result.losses))]
-    assert result.suggestion == pytest.approx(lowest / 10**0.5)
+    assert result.suggestion == pytest.approx(result.lrs[result.losses.index(min(result.losses))] / 10**0.5)
     assert result.lrs[0] < result.suggestion < result.lrs[-1]
     assert len(result.lrs) < 60 and result.losses[-1] > 4 * min(result.losses)  # it stopped when the loss exploded
 

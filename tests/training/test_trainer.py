@@ -84,7 +84,7 @@ def test_an_error_in_a_step_ends_the_workers(tiny):
     deadline = time.monotonic() + 20
     while set(psutil.Process().children()) - before and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert kept.value.__traceback__ and set(psutil.Process().children()) == before
+    assert kept.value.__traceback__ and not set(psutil.Process().children()) - before
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
