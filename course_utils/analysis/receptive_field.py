@@ -1,10 +1,11 @@
 """Receptive fields: how many input pixels one output of a layer depends on.
 
-The network runs once on zeros while a ``TorchFunctionMode`` follows every tensor: convolutions and pooling by
-arithmetic (``fields.py``), every other function by measuring (``dependence.py``). Where an output depends on several
-columns but not on all, the receptive field is unknown; that is never an error.
+The network runs once on zeros while a ``TorchFunctionMode`` follows every tensor. The arithmetic is that of Araujo et
+al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixels between two neighboring outputs), a
+kernel k of dilation d adds d (k - 1) j to the receptive field, and a stride s multiplies j. After an operation that is
+not followed, the receptive field is unknown; that is never an error.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,39 +13,73 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from course_utils.analysis.dependence import find_tensors, measure
-from course_utils.analysis.fields import WINDOW_OPS, Field, Layer, find_window, union
 from course_utils.models.summary import Shape, eval_mode
 
-POINTWISE = ("relu", "relu_", "leaky_relu", "gelu", "silu", "dropout", "add", "__add__", "__iadd__")  # not measured
-NORMS = ("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm")  # count as pointwise, as is usual
-SAMPLING = ("grid_sample", "grid_sampler")  # look at places that the data decide
+WINDOW_OPS = {  # functions of a window, and the order of their arguments
+    "conv2d": ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    "max_pool2d": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "max_pool2d_with_indices": ("input", "kernel_size", "stride", "padding", "dilation"),
+    "avg_pool2d": ("input", "kernel_size", "stride", "padding"),
+    "adaptive_avg_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d": ("input", "output_size"),
+    "adaptive_max_pool2d_with_indices": ("input", "output_size"),
+}
 PRODUCTS = ("linear", "matmul", "__matmul__", "mm", "bmm")
-TO_PYTHON = ("numpy", "tolist", "item", "__array__")  # what a network does with these numbers cannot be followed
+REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "norm", "logsumexp", *PRODUCTS)
+MOVES = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "__get__", "__getitem__", "select",
+         "narrow", "index_select", "flip")  # followed where they leave rows and columns in place
+NOT_FOLLOWED = ("conv", "pool", "attention", "roll", "sort", "einsum", "cum", "copy_", "scatter", "__setitem__", "fft",
+                "index_", "gather", "topk", "rot90", "take", "fold")  # parts of names
+LEAKS = ("item", "tolist", "numpy", "__float__", "__int__", "__bool__")
 
 
 @dataclass(frozen=True)
-class _Traced:
-    """A tensor that depends on the input; it is kept, so that its id stays unique."""
+class Field:
+    """What the elements of one tensor depend on, along one axis of the input."""
 
-    tensor: Tensor
-    field: Field
-    columns: Tensor | None  # of each element the number of its column, -1 for a constant; None if length is 1
-    version: int  # that of the tensor, until something writes into it
+    size: int = 1  # input pixels that one element depends on
+    jump: int = 1  # input pixels between two neighboring elements
+    start: int = 0  # first pixel of the first element; below 0 it is in the padding
+    length: int = 1  # elements along the axis
+    layers: frozenset[int] = frozenset()  # layers that it is computed from, with pointwise functions alone in between
+    known: bool = True
+
+    @property
+    def span(self) -> int:
+        """Input pixels that all elements together depend on."""
+        return self.size + (self.length - 1) * self.jump
 
 
-Found = tuple[Field, Tensor | None] | None  # field and columns of a result; None: it does not depend on the input
+@dataclass(frozen=True)
+class Layer:
+    """One convolution, pooling or linear layer: a row of the receptive-field table."""
+
+    name: str  # of the module
+    kernel: int  # all sizes along one axis, in pixels of the layer's own input
+    stride: int
+    dilation: int
+    padding: int
+    size_in: int
+    size_out: int
+    jump: int  # input pixels between two neighboring outputs
+    field: int | None  # input pixels that one output depends on; None: unknown
+    op: str  # the torch function: "conv2d", "avg_pool2d", "linear", "mean", ...
+    channels_in: int
+    channels_out: int
+    groups: int  # of a convolution; 1 elsewhere
+    inputs: frozenset[int]  # numbers of the layers that it takes in, with pointwise functions alone in between
 
 
 class FieldTracer(TorchFunctionMode):
-    """Follows the ``Field`` of every tensor along ``axis`` of the input: -1 across, -2 down."""
+    """Carries a ``Field`` along with every tensor, along ``axis`` of the input: -1 across, -2 down."""
 
     def __init__(self, model: nn.Module, x: Tensor, axis: int) -> None:
         super().__init__()
         self.axis, self.layers, self.outputs = axis, [], {}
         self.unknown_after = ""  # the first function that was not followed, and where
+        self._leaked = False
         self._stack: list[str] = []
-        self._traced = {id(x): _Traced(x, Field(length=x.shape[axis]), self._grid(x), _version(x))}
+        self._fields = {id(x): (x, Field(length=x.shape[axis]))}  # keeps the tensor, so that its id stays unique
         names = {module: name for name, module in model.named_modules()}
         self._hooks = [hook for module in model.modules() for hook in (
             module.register_forward_pre_hook(lambda m, _: self._stack.append(names[m])),
@@ -57,164 +92,131 @@ class FieldTracer(TorchFunctionMode):
 
     def _leave(self, output: Any) -> None:
         name = self._stack.pop()
-        if id(output) in self._traced:
-            self.outputs[name] = self._traced[id(output)].field
-
-    def finish(self, output: Any) -> None:
-        """Take note of what the network returned: it must have been followed."""
-        if not any(id(tensor) in self._traced for tensor in find_tensors([output])):
-            self._lose("code that is not a torch function")
+        if id(output) in self._fields:
+            self.outputs[name] = self._fields[id(output)][1]
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name, kwargs = func.__name__, kwargs or {}
-        given = [*find_tensors([*args, *kwargs.values()])]
-        versions = [_version(tensor) for tensor in given]
-        inputs = [self._traced[id(tensor)] for tensor in given if id(tensor) in self._traced]
-        stale = any(_version(traced.tensor) != traced.version for traced in inputs)
+        kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        written = [tensor for tensor, version in zip(given, versions) if _version(tensor) != version]
-        results = [*find_tensors([out])] or written
-        if inputs and name in TO_PYTHON:
-            self._lose(name)
-        if not inputs or not results or name in ("empty_like", "new_empty"):
+        inputs = [t for t in _tensors((*args, *kwargs.values())) if id(t) in self._fields]
+        if not inputs or func.__name__ == "__get__" and not isinstance(out, Tensor):  # such as x.shape
             return out
-        try:
-            if stale:  # something has written into an input through another tensor
-                self._lose(name)
-                inputs = [_Traced(old.tensor, *self._restart(old.field, old.tensor), old.version) for old in inputs]
-            found = self._after(func, args, kwargs, inputs, results, bool(written))
-        except Exception:  # whatever an unusual call may raise here: the network itself has run
-            self._lose(name)
-            found = [self._restart(inputs[0].field, result) for result in results]
-        for result, after in zip(results, found, strict=True):
-            if after is not None:
-                self._traced[id(result)] = _Traced(result, *after, _version(result))
-        for base in (tensor._base for tensor in written if tensor._base is not None):
-            self._traced[id(base)] = _Traced(base, *self._restart(inputs[0].field, base), version=-1)  # stale
+        x = max(inputs, key=lambda t: self._fields[id(t)][1].length)
+        field = _union([self._fields[id(t)][1] for t in inputs])
+        self._leaked = self._leaked or func.__name__ in LEAKS  # into a Python number, which nothing follows
+        in_part = func.__name__ == "__setitem__" or func.__name__[-1] == "_" != func.__name__[-2] and args[0]._is_view()
+        written = [t for t in (args[0], args[0]._base) if t is not None] if in_part else []
+        for result in [*_tensors([out]), *written] or [x]:
+            try:
+                after = None if written or self._leaked else self._after(func, args, kwargs, x, field, result)
+            except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):  # an unusual call
+                after = None
+            self._fields[id(result)] = (result, after or self._unknown(func.__name__, field, result))
         return out
 
-    def _after(self, func: Callable, args: tuple, kwargs: dict, inputs: list[_Traced], results: list[Tensor],
-               writes: bool) -> list[Found]:
-        """What is known about each result."""
-        name, out, x = func.__name__, results[0], max(inputs, key=lambda traced: traced.field.length)
-        field = union([traced.field for traced in inputs])
+    def _after(self, func: Callable, args: tuple, kwargs: dict, x: Tensor, field: Field, out: Tensor) -> Field | None:
+        """The field of ``out``; ``None``: not followed."""
+        name = func.__name__
         if name in WINDOW_OPS:
             given = dict(zip(WINDOW_OPS[name], args)) | kwargs
-            x = next(traced for traced in inputs if traced.tensor is given["input"])
-            return [(self._slide(name, given, x, field, out), self._grid(out))] * len(results)
+            window = kernel, stride, dilation, padding = _window(name, given, x.shape[self.axis], self.axis)
+            after = replace(field, size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
+                            start=field.start - padding * field.jump, length=out.shape[self.axis])
+            return self._add(name, window, field, after, x, out, given.get("groups", 1))
         if field.length == 1:
-            return [(field, None) if field.known else self._restart(field, result) for result in results]
-        if name == "pad" and self._is_grid(x):
-            before = [*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0][0 if self.axis == -1 else 2]
-            after = replace(field, start=field.start - before * field.jump, length=out.shape[self.axis])
-            return [(after, self._grid(out))]
-        if name in SAMPLING and out.dim() == 4 and out.shape[self.axis] <= field.length:
+            return field
+        is_map = out.dim() >= 4 and out.shape[-2:] == x.shape[-2:]
+        if name == "linear" and not field.known and x.dim() > 2:  # channels last: a 1x1 convolution
+            return self._add("linear", (1, 1, 1, 0), field, field, x, out)
+        if name == "grid_sample" or name == "grid_sampler":  # may look at every place, as the data decide
             extra = (field.length - 1) * field.jump
-            after = replace(field, size=field.span + extra, start=field.start - extra, length=out.shape[self.axis])
-            return [(self._add(name, (field.length, 1, 1, 0), field, after, x.tensor, out), self._grid(out))]
-        maps = [traced for traced in inputs if traced.field.length > 1]
-        if out.shape == x.tensor.shape and (name in NORMS or (name in POINTWISE and all(
-                traced.columns.shape == out.shape and torch.equal(traced.columns, x.columns) for traced in maps))):
-            return [(field, x.columns)]
-        return self._measured(func, args, kwargs, inputs, field, results, writes)
+            after = replace(field, size=field.span + extra, start=field.start - extra)
+            return self._add(name, (field.length, field.length, 1, 0), field, after, x, out)
+        if any(part in name for part in NOT_FOLLOWED) or (name in MOVES and not _keeps_last_axes(func, args, kwargs)):
+            return None
+        if name in ("softmax", "log_softmax") and out.dim() > 2 and kwargs.get("dim", (*args, 1)[1]) not in (1, -3):
+            return None
+        if name == "pad" and out.dim() == 4:
+            before = [*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0][0 if self.axis == -1 else 2]
+            return replace(field, start=field.start - before * field.jump, length=out.shape[self.axis])
+        if is_map:
+            return field  # pointwise
+        if name in REDUCTIONS:
+            if out.numel() > 1 and (x.dim() > 4 or out.dim() == 4 and out.shape[-2:] != (1, 1) or out.dim() > 4):
+                return None
+            after = replace(field, size=field.span, length=1)
+            op = "linear" if name in PRODUCTS else name
+            return self._add(op, (field.length, field.length, 1, 0), field, after, x, out)
+        return None if out.dim() == 4 else field  # else reshaped, for a linear layer
 
-    def _measured(self, func: Callable, args: tuple, kwargs: dict, inputs: list[_Traced], field: Field,
-                  results: list[Tensor], writes: bool) -> list[Found]:
-        """What is known about the results of a function without a rule of its own."""
-        x = max(inputs, key=lambda traced: traced.field.length).tensor
-        columns = {id(traced.tensor): traced.columns if traced.field.length == field.length else None
-                   for traced in inputs}
-        singles = [traced.field for traced in inputs if traced.field.length == 1]
-        op, found = "linear" if func.__name__ in PRODUCTS else func.__name__, []
-        places = measure(func, args, kwargs, columns, field.length, copy=writes)
-        for result, numbers in zip(results, places, strict=True):
-            if numbers is False:
-                raise ValueError("an output depends on several columns, but not on all")
-            if numbers is True:
-                after = replace(field, size=field.span, jump=field.jump * field.length, length=1)
-                if not found:  # one layer, however many results
-                    after = self._add(op, (field.length, field.length, 1, 0), field, after, x, result)
-                found.append((replace(after, layers=found[0][0].layers) if found else after, None))
-            elif bool((numbers < 0).all()):
-                found.append((union(singles), None) if singles else None)
-            else:
-                after, numbers = self._renumbered(field, numbers, result)
-                if op == "linear" and not found:  # a 1x1 convolution in another form
-                    after = self._add(op, (1, 1, 1, 0), field, after, x, result)
-                found.append((after, numbers))
-        return found
-
-    def _renumbered(self, field: Field, numbers: Tensor, result: Tensor) -> tuple[Field, Tensor]:
-        """``field`` and the columns' numbers, 0, 1, 2, ..., when only the ``numbers`` are left of its columns."""
-        left = numbers.unique()
-        left = left[left >= 0]
-        steps = left.diff().unique()
-        if len(steps) != 1:
-            raise ValueError("a single column, or unequal distances")
-        numbers = torch.where(numbers < 0, -1, (numbers - left[0]) // steps[0])
-        after = replace(field, start=field.start + int(left[0]) * field.jump, jump=field.jump * int(steps[0]),
-                        length=len(left))
-        grid = self._grid(result)  # constants belong to any column
-        same = grid is not None and torch.equal(numbers.where(numbers >= 0, grid), grid)
-        return after, grid if same else numbers
-
-    def _slide(self, name: str, given: dict[str, Any], x: _Traced, field: Field, out: Tensor) -> Field:
-        """The field after a function of a window."""
-        size_in, size_out = x.tensor.shape[self.axis], out.shape[self.axis]
-        if x.field.length != field.length or (field.length > 1 and not self._is_grid(x)):  # in another order
-            self._lose(name)
-            field = replace(field, known=False, length=size_in)
-        window = kernel, stride, dilation, padding = find_window(name, given, size_in, self.axis)
-        jump = 0 if field.length == 1 < size_in else field.jump  # 0: a single number at every place
-        after = replace(field, size=field.size + dilation * (kernel - 1) * jump, jump=jump * stride,
-                        start=field.start - padding * jump, length=size_out)
-        if name.startswith("adaptive") and size_in > 1 and size_in % size_out:  # windows of unequal sizes
-            self._lose(name)
-            after = replace(after, known=False)
-        return self._add(name, window, replace(field, length=size_in), after, x.tensor, out, given.get("groups", 1))
+    def _unknown(self, name: str, field: Field, out: Tensor) -> Field:
+        if field.known and not self.unknown_after:
+            self.unknown_after = f"{name} (in {(self._stack or [''])[-1] or 'forward'})"
+        return replace(field, known=False, length=out.shape[self.axis] if out.dim() == 4 else field.length)
 
     def _add(self, op: str, window: tuple[int, int, int, int], field: Field, after: Field, x: Tensor, out: Tensor,
              groups: int = 1) -> Field:
-        """Add a layer; ``after`` as the field of its result."""
-        channels = [tensor.shape[-1 if op == "linear" else 1] if tensor.dim() > 1 else 1 for tensor in (x, out)]
+        channels = [t.shape[1] if t.dim() > 1 else 1 for t in (x, out)]
         self.layers.append(Layer(self._stack[-1] if self._stack else "", *window, field.length, after.length,
                                  after.jump, after.size if after.known else None, op, *channels, groups, field.layers))
         return replace(after, layers=frozenset([len(self.layers) - 1]))
 
-    def _lose(self, name: str) -> None:
-        if not self.unknown_after:
-            self.unknown_after = f"{name} (in {(self._stack or [''])[-1] or 'forward'})"
 
-    def _restart(self, field: Field, result: Tensor) -> tuple[Field, Tensor | None]:
-        """For a result that was not followed: what comes after it is still listed, with an unknown field."""
-        grid = self._grid(result)
-        length = 1 if grid is None else result.shape[self.axis]
-        return replace(field, known=False, length=length), grid if length > 1 else None
-
-    def _grid(self, x: Tensor) -> Tensor | None:
-        """The column number of each element of a map (N, C, H, W)."""
-        if x.dim() != 4:
-            return None
-        numbers = torch.arange(x.shape[self.axis], device=x.device)
-        return (numbers if self.axis == -1 else numbers[:, None]).expand(x.shape)
-
-    def _is_grid(self, x: _Traced) -> bool:
-        return x.tensor.dim() == 4 and x.columns is not None and torch.equal(x.columns, self._grid(x.tensor))
+def _union(fields: Sequence[Field]) -> Field:
+    """What a sum depends on: all that one of its terms does. A single number is broadcast to every place."""
+    longest = max(fields, key=lambda field: field.length)
+    last = (longest.length - 1) * longest.jump
+    start = min(field.start - (last if field.length == 1 else 0) for field in fields)
+    end = max(field.start + field.size for field in fields)
+    return replace(longest, size=end - start, start=start, known=all(field.known for field in fields),
+                   layers=frozenset().union(*(field.layers for field in fields)))
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version  # rises with every change in place, of a view as well
+def _keeps_last_axes(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether ``func`` leaves rows and columns where they are; tried on a tensor of place numbers."""
+    x = args[0]
+    places = torch.arange(x.shape[-2] * x.shape[-1]).view(x.shape[-2:])
+    moved = func(places.expand(x.shape), *args[1:], **kwargs)
+    return moved.shape[-2:] == places.shape and torch.equal(moved, places.expand(moved.shape))
+
+
+def _window(name: str, given: dict[str, Any], length: int, axis: int) -> tuple[int, int, int, int]:
+    """Kernel, stride, dilation and padding of a call along ``axis``. Raises ``ValueError`` for an uneven pooling."""
+
+    def of(value: Any) -> int:
+        return value if isinstance(value, int) else value[axis % len(value)]
+
+    if name.startswith("adaptive"):
+        size = of(given["output_size"]) or length
+        if length % size and size % length:
+            raise ValueError(f"{length} places do not divide into {size}")
+        return length - (size - 1) * (length // size), length // size, 1, 0
+    kernel = given["weight"].shape[axis] if name == "conv2d" else of(given["kernel_size"])
+    stride = of(given.get("stride") or (1 if name == "conv2d" else kernel))
+    dilation, padding = of(given.get("dilation", 1)), given.get("padding", 0)
+    if isinstance(padding, str):
+        padding = {"same": dilation * (kernel - 1) // 2, "valid": 0}[padding]
+    return kernel, stride, dilation, of(padding)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
 
 
 def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTracer:
-    """Run ``model`` once on zeros of ``input_size`` (N, C, H, W), along ``axis``: -1 across, -2 down.
+    """Run ``model`` once on zeros of ``input_size`` (N, C, H, W).
 
     The result has ``layers``, in order of execution, and ``outputs``: the ``Field`` of each module's output by name.
-    ``unknown_after`` names the first function that could not be followed, if any.
+    Normalization layers that take statistics from the whole image are not counted as seeing it, as is usual.
     """
     x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), eval_mode(model), FieldTracer(model, x, axis) as tracer:
-        tracer.finish(model(x))
+    with (eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]),
+          FieldTracer(model, x, axis) as tracer):
+        model(x)
     return tracer
 
 

@@ -71,7 +71,7 @@ def test_small_receptive_field_fails_and_an_unknown_one_is_open():
     assert broken(nn.Sequential(*narrow)) == ["receptive field of at least 45"]
     findings = check_rules(EXP, nn.Sequential(narrow[0], nn.Upsample(scale_factor=2), *narrow[1:]), 32, 0.9)
     assert all_passed(findings) and "7 passed, 0 failed, 1 open" in findings_table(findings)
-    assert [f.found for f in findings if f.passed is None] == ["unknown after conv2d (in 2.a)"]
+    assert [f.found for f in findings if f.passed is None] == ["unknown after interpolate (in 1)"]
 
 
 def test_rules_about_the_experiment():
