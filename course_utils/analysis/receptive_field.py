@@ -99,12 +99,13 @@ class FieldTracer(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         inputs = [t for t in _tensors((*args, *kwargs.values())) if id(t) in self._fields]
-        if not inputs or func.__name__ == "__get__" and not isinstance(out, Tensor):  # such as x.shape
+        if not inputs or (func.__name__ == "__get__" and not isinstance(out, Tensor)):  # such as x.shape
             return out
         x = max(inputs, key=lambda t: self._fields[id(t)][1].length)
         field = _union([self._fields[id(t)][1] for t in inputs])
         self._leaked = self._leaked or func.__name__ in LEAKS  # into a Python number, which nothing follows
-        in_part = func.__name__ == "__setitem__" or func.__name__[-1] == "_" != func.__name__[-2] and args[0]._is_view()
+        in_place = func.__name__[-1] == "_" != func.__name__[-2]
+        in_part = func.__name__ == "__setitem__" or (in_place and args[0]._is_view())
         written = [t for t in (args[0], args[0]._base) if t is not None] if in_part else []
         for result in [*_tensors([out]), *written] or [x]:
             try:
@@ -142,7 +143,7 @@ class FieldTracer(TorchFunctionMode):
         if is_map:
             return field  # pointwise
         if name in REDUCTIONS:
-            if out.numel() > 1 and (x.dim() > 4 or out.dim() == 4 and out.shape[-2:] != (1, 1) or out.dim() > 4):
+            if out.numel() > 1 and (x.dim() > 4 or (out.dim() == 4 and out.shape[-2:] != (1, 1)) or out.dim() > 4):
                 return None
             after = replace(field, size=field.span, length=1)
             op = "linear" if name in PRODUCTS else name

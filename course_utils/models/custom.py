@@ -31,8 +31,9 @@ def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.M
     if not callable(make) or isinstance(make, nn.Module):
         raise CourseError(f"{attribute} of {path.name} is a {type(make).__name__}: it must be a class of "
                           "torch.nn.Module, or a function that makes one.")
-    arguments = {**_arguments(make, attribute, num_classes, settings), **settings}
-    model = _report_errors(path, lambda: make(**arguments))
+    parameters = _report_errors(path, lambda: inspect.signature(make).parameters)
+    given = [name for name in ("num_classes", "classes") if name in parameters][:1]
+    model = _report_errors(path, lambda: make(**dict.fromkeys(given, num_classes) | settings))
     _try(model, path, attribute, num_classes, image_size)
     return model
 
@@ -49,20 +50,6 @@ def _import_file(path: Path) -> Any:
     finally:
         sys.dont_write_bytecode = writes
     return module
-
-
-def _arguments(make: Callable, attribute: str, num_classes: int, settings: dict[str, Any]) -> dict[str, int]:
-    try:
-        parameters = inspect.signature(make).parameters
-    except (TypeError, ValueError):  # a built-in
-        raise CourseError(f"{attribute} must be a class of torch.nn.Module, not {make!r}.") from None
-    given = [name for name in ("num_classes", "classes") if name in parameters][:1]
-    missing = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (0, 1, 3)
-               and p.name not in settings and p.name not in given]
-    if missing:
-        raise CourseError(f"{attribute} needs {', '.join(missing)}: only `num_classes` is passed to it. "
-                          "Give its other arguments default values.")
-    return dict.fromkeys(given, num_classes)
 
 
 def _try(model: nn.Module, path: Path, attribute: str, num_classes: int, image_size: int) -> None:

@@ -36,18 +36,15 @@ def find_record(name: str) -> NamedRecord:
 def compare(one: NamedRecord, other: NamedRecord) -> str:
     """Plain text: settings that differ, results, and accuracy by class, the largest difference first."""
     (name, a), (rival, b) = one, other
+    head = ("", name, rival)
     settings = [(key, str(ours), str(theirs))
                 for key, ours, theirs in config_differences(a["experiment"], b["experiment"])]
-    results = [("data", *(r["data"]["title"] for r in (a, b))),
-               ("parameters", *(f"{r['parameters']:,}" for r in (a, b))),
-               ("epochs", *(f"{len(r['history'])}" for r in (a, b))),
-               ("learning rate", *(f"{r['lr']:.1e}" for r in (a, b))),
-               ("test accuracy", *(f"{r['final']['accuracy']:.2%}" for r in (a, b))),
-               ("test loss", *(f"{r['final']['loss']:.4f}" for r in (a, b))),
-               ("minutes", *(f"{r['seconds'] / 60:.1f}" for r in (a, b))),
-               ("machine", *(f"{r['sessions'][-1]['machine']}, {r['precision']}" for r in (a, b)))]
-    head = ("", name, rival)
-    blocks = [[head, *(settings or [("same experiment", "", "")])], [head, *results]]
+    facts = [[("data", r["data"]["title"]), ("parameters", f"{r['parameters']:,}"), ("epochs", f"{len(r['history'])}"),
+              ("learning rate", f"{r['lr']:.1e}"), ("test accuracy", f"{r['final']['accuracy']:.2%}"),
+              ("test loss", f"{r['final']['loss']:.4f}"), ("minutes", f"{r['seconds'] / 60:.1f}"),
+              ("machine", f"{r['sessions'][-1]['machine']}, {r['precision']}")] for r in (a, b)]
+    blocks = [[head, *(settings or [("same experiment", "", "")])],
+              [head, *((label, ours, theirs) for (label, ours), (_, theirs) in zip(*facts))]]
     ours, theirs = a["final"]["per_class"], b["final"]["per_class"]
     if ours.keys() == theirs.keys():
         order = sorted(ours, key=lambda name: -abs(ours[name] - theirs[name]))

@@ -9,7 +9,7 @@ from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
 from course_utils.reporting import tables
 from course_utils.reporting.executed import check_fresh_run, strip_paths
-from course_utils.reporting.record import Record, changed_settings, published_records, read_record, variant_of
+from course_utils.reporting.record import Record, changed_settings, read_record, variant_of
 from course_utils.reporting.run_folder import run_name
 from course_utils.utils import REPO, atomic_write
 from course_utils.variants import list_assignments, read_assignment
@@ -20,7 +20,6 @@ BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table,
 FIGURES = ("curves", "straightened", "transforms", "lr_finder", "range_test", "fixres", "resolution", "confusion",
            "mistakes", "grad_cam")  # of a run, in a README; range_test: the first edition's name
 COLAB = "https://colab.research.google.com/"
-PLACEHOLDER = "OWNER/NAME"  # until the repository has a remote on GitHub
 
 
 def publish(folder: Path) -> str:
@@ -99,8 +98,7 @@ def _draw_comparisons() -> None:
 
 def _expected_blocks() -> dict[Path, dict[str, str]]:
     names = list_assignments()
-    expected = {REPO / "README.md": {"figure": _lead_figure(names),
-                                     "results": "\n\n".join(_section(name) for name in names)}}
+    expected = {REPO / "README.md": {"results": "\n\n".join(_section(name) for name in names)}}
     for name in names:
         path = ASSIGNMENTS / name / "README.md"
         table = tables.results_table(name).replace(f"(assignments/{name}/", "(")
@@ -115,16 +113,8 @@ def _section(assignment: str) -> str:
     # OWNER/NAME of the repository on GitHub: as the README has it now
     found = re.search(rf"{re.escape(COLAB)}github/([\w.-]+/[\w.-]+)/blob", (REPO / "README.md").read_text("utf-8"))
     badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
-             f"({COLAB}github/{found[1] if found else PLACEHOLDER}/blob/main/notebooks/{about['notebook']}.ipynb)")
+             f"({COLAB}github/{found[1] if found else 'OWNER/NAME'}/blob/main/notebooks/{about['notebook']}.ipynb)")
     return f"**[{about['title']}](assignments/{assignment}/README.md)** {badge}\n\n{tables.results_table(assignment)}"
-
-
-def _lead_figure(names: Sequence[str]) -> str:
-    """Grad-CAM of the most accurate published run that has one."""
-    found = [(run["final"]["accuracy"], f"images/{assignment}/{name}-grad_cam.png")
-             for assignment in names for name, run in published_records(assignment).items()]
-    found = [(accuracy, path) for accuracy, path in found if (REPO / path).exists()]
-    return f"![Grad-CAM of the most confident misclassifications]({max(found)[1]})" if found else "_No run yet._"
 
 
 def _figures(assignment: str) -> str:

@@ -1,4 +1,5 @@
 """The state of each run: ``status.json`` of the batch and ``progress.json`` of the training, in the run's folder."""
+import contextlib
 import dataclasses
 import json
 import time
@@ -12,7 +13,6 @@ from course_utils.utils import align_columns, atomic_write, is_locked
 BATCH_LOCK = ".batch.lock"  # in a run's folder: the batch that will run it
 HEADER = ("assignment", "run", "state", "epoch", "accuracy", "minutes", "left")
 STATES = ("waiting", "running", "done", "failed", "killed", "timeout", "diverged", "out of memory")
-RENAMED_STATES = {"died": "killed", "hung": "timeout"}  # the first edition's
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ def read_status(folder: Path) -> Status | None:
     try:
         table = json.loads((folder / "status.json").read_text(encoding="utf-8"))
         status = Status(**{f.name: table[f.name] for f in dataclasses.fields(Status) if f.name in table})
-        status = dataclasses.replace(status, state=RENAMED_STATES.get(status.state, status.state))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
     if status.state not in STATES:
@@ -50,16 +49,12 @@ def read_status(folder: Path) -> Status | None:
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """``epoch`` (finished ones), ``accuracy`` (of the last, 0 to 1) and ``seconds`` of training, over all stages."""
-    total: dict[str, Any] = {"epoch": 0, "accuracy": None, "seconds": 0.0}
+    parts = []
     for path in (folder / "progress.json", *sorted(folder.glob("stage*/progress.json"))):
-        try:
-            part = json.loads(path.read_text(encoding="utf-8"))
-            accuracy = part["accuracy"]
-            total = {"epoch": total["epoch"] + int(part["epoch"]), "seconds": total["seconds"] + float(part["seconds"]),
-                     "accuracy": accuracy if accuracy is None else float(accuracy)}
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
-            continue
-    return total
+        with contextlib.suppress(OSError, ValueError):
+            parts.append(json.loads(path.read_text(encoding="utf-8")))
+    return {"epoch": sum(part["epoch"] for part in parts), "seconds": sum(part["seconds"] for part in parts),
+            "accuracy": parts[-1]["accuracy"] if parts else None}
 
 
 def status_table(folders: Sequence[Path]) -> str:

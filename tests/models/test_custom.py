@@ -99,7 +99,7 @@ def test_trial_run_does_not_change_the_random_state(here):
     (GOOD.replace("import torch\n", "import torhc\n"), r"line 2, in <module>:\n    import torhc\nModule"),
     (GOOD.replace("def forward(self, x):", "def forward(self, x)"), r"my_net\.py, line 11:\n    .*\nSyntaxError: "),
     (GOOD.replace("class Net", "class Network"), r"Unknown network of my_net\.py: 'Net'\. .*'Network'"),
-    (GOOD.replace("num_classes=10, width=8", "depth, width"), r"Net needs depth, width: only `num_classes` is passed"),
+    (GOOD.replace("num_classes=10, width=8", "depth, width"), "missing 2 required .*'depth' and 'width'"),
     (GOOD.replace("self.fc(x)", "x"), r"Net of my_net\.py returns \(2, 8\) for 2 images of 32x32 pixels; it must "
                                       r"return \(2, 10\)"),
     (GOOD.replace("self.fc(x)", "[x]"), r"returns list for 2 images"),
@@ -108,7 +108,6 @@ def test_trial_run_does_not_change_the_random_state(here):
     (f"{MODULE}class Net(nn.Module):\n    def forward(self, x):\n        return x\n", "no trainable parameters"),
     ("Net = 3\n", "Net of my_net.py is a int: it must be a class"), ("def Net():\n    return 3\n", "makes a int"),
     (f"{MODULE}Net = nn.Sequential(nn.Flatten())\n", "Net of my_net.py is a Sequential: it must be"),
-    ("from torch import relu as Net\n", "must be a class of torch.nn.Module"),
 ])
 def test_faulty_network_is_reported_in_one_message(here, text, message):
     write(here, text)
