@@ -44,8 +44,9 @@ def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in meta["sha256"]}
-        if max(arrays[f"{split}_labels"].max() for split in SPLITS) >= len(meta["classes"]):
-            raise ValueError("a label without a class")
+        _check_labels(arrays, folder, len(meta["classes"]))
+    except CourseError:
+        raise
     except Exception as error:  # whatever NumPy may raise for a damaged header
         raise CourseError(f"{folder} holds damaged arrays ({error!r}). Delete it and prepare again.") from error
     for key, array in arrays.items():
@@ -53,6 +54,13 @@ def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
             raise CourseError(f"{folder / key}.npy is not the array that its meta.json names (SHA-256 differs): it was "
                               "changed or damaged. Delete the folder and prepare again.")
     return arrays, meta
+
+
+def _check_labels(arrays: Arrays, where: str | Path, classes: int) -> None:
+    for split in SPLITS:
+        labels = arrays[f"{split}_labels"]
+        if labels.min() < 0 or labels.max() >= classes:
+            raise CourseError(f"{where}: {split}_labels must be in 0..{classes - 1}.")
 
 
 def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None] = print) -> Path:
@@ -73,6 +81,7 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
     counts = {split: len(arrays[f"{split}_labels"]) for split in SPLITS}
     if counts != info.counts:
         raise CourseError(f"{origin} holds {counts} images, {name} has {info.counts}: it is not complete.")
+    _check_labels(arrays, origin, len(info.classes))
     write_prepared(folder, arrays, info.classes, f"{info.citation}; from {origin}")
     log(f"{name}: {counts['train']} train, {counts['test']} test -> {folder}")
     return folder

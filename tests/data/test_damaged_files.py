@@ -61,7 +61,7 @@ def edit_meta(folder, **changes):
     (lambda f: (f / "meta.json").write_text("3"), "damaged"),
     (lambda f: edit_meta(f, sha256=[1]), "damaged"),
     (lambda f: edit_meta(f, sha256={}), "damaged"),
-    (lambda f: edit_meta(f, classes=["one"]), "a label without a class"),
+    (lambda f: edit_meta(f, classes=["one"]), "train_labels must be in 0..0"),
     (lambda f: (f / "train_images.npy").unlink(), "damaged"),
     (lambda f: (f / "train_images.npy").write_bytes((f / "train_images.npy").read_bytes()[:-1]), "damaged"),
     (lambda f: flip_a_byte(f / "train_images.npy"), "SHA-256"),
