@@ -15,9 +15,9 @@ HOME = Path(__file__).parent
 TEXT = """# Speed
 
 Written by `python -m benchmarks`, measured on {machine}, {threads} threads, commit {commit}, torch {torch}. The
-baseline is [`baseline.py`](baseline.py): one image at a time, two workers, float32 in the default memory format. Both take
-turns, so that a busy machine slows both; numbers are medians over the rounds, a ratio is the median of the rounds'
-ratios. This processor has {units} for bfloat16 products, in which the goals for training steps were set.
+baseline is [`baseline.py`](baseline.py): one image at a time, two workers, float32 in the default memory format. Both
+take turns, so that a busy machine slows both; numbers are medians over the rounds, a ratio is the median of the
+rounds' ratios. This processor has {units} for bfloat16 products, in which the goals for training steps were set.
 
 {rows}
 
