@@ -1,1 +1,1 @@
-"""Speed, measured side by side: each script times the plain way and ours in turns, in one run."""
+"""Speed: each script times the baseline and the course in turns, in one run."""
