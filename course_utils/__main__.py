@@ -1,5 +1,6 @@
 """The command line: ``python -m course_utils COMMAND``."""
 import argparse
+import dataclasses
 import json
 import locale
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from course_utils.config import PROFILES
+from course_utils.config import PROFILES, Experiment
 from course_utils.errors import CourseError
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, load_experiment
@@ -110,7 +111,9 @@ def _run(args: argparse.Namespace) -> int:
     changes = dict(args.set)
     for name in changes.keys() & RESERVED_PARAMETERS.keys():
         raise CourseError(f"--set {name}: use {RESERVED_PARAMETERS[name]}.")
-    experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **changes)
+    fields = {field.name for field in dataclasses.fields(Experiment)}
+    settings = {name: value for name, value in changes.items() if name in fields}  # the others: the notebook's alone
+    experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **settings)
                    for name in args.experiments or list_assignments() for seed in args.seeds]
     for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
         open_dataset(name)  # raises when it is missing

@@ -10,7 +10,7 @@ PACKAGE = REPO / "course_utils"
 LOWER = {  # what each package may import, besides itself
     "errors": set(), "utils": {"errors"}, "model_names": {"utils", "errors"},
     "config": {"model_names", "utils", "errors"}, "variants": {"config", "model_names", "errors"},
-    "plots": set(), "colab": {"utils", "errors"},
+    "plots": set(), "colab": set(),
     "models": {"model_names", "errors"},
     "augment": {"config", "errors"},
     "data": {"augment", "config", "utils", "errors"},
@@ -18,7 +18,7 @@ LOWER = {  # what each package may import, besides itself
     "evaluation": {"analysis", "models", "data", "config", "errors"},
     "training": {"evaluation", "models", "data", "config", "utils", "errors"},
     "reporting": {"training", "evaluation", "data", "config", "variants", "plots", "utils", "errors"},
-    "runner": {"reporting", "config", "variants", "model_names", "utils", "errors"},
+    "runner": {"reporting", "training", "config", "variants", "model_names", "utils", "errors"},
     "__main__": {"runner", "reporting", "analysis", "data", "models", "config", "variants", "plots", "utils", "errors"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

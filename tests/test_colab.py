@@ -26,7 +26,7 @@ ADDRESS = re.compile(r"(?:github\.com|colab\.research\.google\.com/github)/([\w.
 def test_the_installed_torch_is_pinned_and_tools_are_left_out(monkeypatch, tmp_path):
     """So pip fails rather than replace it: with a requirement that the installed torch does not satisfy, too."""
     (tmp_path / "requirements.txt").write_text("-e .\ntorch>=99\nno-such-thing>=1  # why\nnumpy>=1\npytest>=999\n")
-    monkeypatch.setattr(colab, "REPO", tmp_path)
+    monkeypatch.setattr(colab, "HOME", tmp_path)
     commands = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
     colab.set_up()
@@ -43,18 +43,18 @@ def test_one_address_everywhere():
 
 @pytest.fixture
 def colab_machine(tmp_path):
-    """Python as Colab's kernel has it: with torch and the rest, in the versions that are here; without torchinfo and
-    this package. Installing the one thing that is missing takes a package index.
+    """Python as Colab's kernel has it: with torch and the rest, in the versions that are here; without torchinfo,
+    filelock and this package. Installing what is missing takes a package index.
     """
-    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", tmp_path / "pip", "torchinfo"]
-    if subprocess.run(download, capture_output=True).returncode:
+    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", tmp_path / "pip"]
+    if subprocess.run([*download, "torchinfo", "filelock"], capture_output=True).returncode:
         pytest.skip("no package index to install from")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
     python = tmp_path / "env" / "bin" / "python"
     find = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     place = Path(subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip())
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not re.match("torchinfo|course_utils|__editable__|pip|setuptools|_distutils|distutils|google", entry.name):
+        if not re.match("torchinfo|filelock|course_utils|__edit|pip|setuptools|_?distutils|google", entry.name):
             (place / entry.name).symlink_to(entry)
     startup, kernel = tmp_path / "ipython/profile_default/startup", tmp_path / "jupyter/kernels/colab"
     for folder in (place / "google" / "colab", startup, kernel):

@@ -32,6 +32,8 @@ def download(mirrors: Sequence[str], path: Path, md5: str, log: Callable[[str], 
     the complete file with the right ``md5``. A mirror that fails, hangs or is too slow is followed by the next. Raises
     ``CourseError`` with the error of each mirror.
     """
+    if path.is_file() and file_md5(path) == md5:
+        return path
     part = path.with_name(path.name + ".part")
 
     def get(url: str, limit: float) -> None:

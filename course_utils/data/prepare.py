@@ -93,7 +93,7 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
     published = ", ".join(archive.name for archive in info.archives)
     for place in (root / name, root):
         for marker, read in LAYOUTS[name].items():
-            if (place / marker).exists():
+            if (place / marker).exists() and all((place / marker / member).is_file() for member in info.members):
                 return read_files(read, place), marker
         if all((place / archive.name).is_file() for archive in info.archives):
             return _read_archives(place, name), published

@@ -32,8 +32,8 @@ def read_files(read: Callable[[Any], Arrays], files: Any) -> Arrays:
         raise
     except Exception as error:
         names = ", ".join(map(str, files)) if isinstance(files, list) else files
-        raise CourseError(f"{names}: not the published files, or damaged ({type(error).__name__}: {error}). Delete "
-                          "them and download or unpack them again.") from error
+        raise CourseError(f"{names}: not the published files, or damaged ({type(error).__name__}: {error}). Unpack "
+                          "or download them again.") from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -127,5 +127,5 @@ ARCHIVE_READERS: Mapping[str, Callable[[Sequence[Path]], Arrays]] = {
     "cifar10": _in_tar(_cifar10, CIFAR10_FOLDER), "gtsrb": _gtsrb_archives, "stl10": _in_tar(_stl10, STL10_FOLDER)}
 LAYOUTS: Mapping[str, Mapping[str, Callable[[Path], Arrays]]] = {  # a path that exists in it -> reader of its parent
     "cifar10": {CIFAR10_FOLDER: lambda home: _cifar10(lambda name: (home / CIFAR10_FOLDER / name).read_bytes())},
-    "gtsrb": {"Train.csv": _gtsrb_kaggle, "Train": _gtsrb_kaggle},
+    "gtsrb": {"Train.csv": _gtsrb_kaggle},
     "stl10": {STL10_FOLDER: lambda home: _stl10(lambda name: (home / STL10_FOLDER / name).read_bytes())}}

@@ -7,11 +7,13 @@ from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError
 from course_utils.training import checkpoint
 from course_utils.utils import REPO, lock_folder
+from course_utils.variants import load_experiment
 
 
 def run_name(exp: Experiment) -> str:
     """Name of a run's folder and files: variant, custom network, epochs, split where there is a choice, seed."""
-    custom = exp.model_file and not exp.model.startswith("assignments/")
+    usual = exp.model_file and load_experiment(exp.assignment, exp.variant)
+    custom = exp.model_file and exp.as_dict()["model"] != usual.as_dict()["model"]
     network = f"-{Path(exp.model).name.replace('.py:', '-')}" if custom else ""
     split = f"-{exp.split}" if DATASETS[exp.dataset].has_tracks else ""
     synthetic = "-synthetic" if exp.data == "synthetic" else ""
@@ -37,10 +39,13 @@ def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
 def open_run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
     """The folder of a notebook's run (``folder_of``), locked by this process until its record is written.
 
-    A smoke run removes earlier checkpoints there. Raises ``CourseError`` also when another process uses the folder.
+    A smoke run removes earlier checkpoints there, every run those that a killed one left half-written. Raises
+    ``CourseError`` also when another process uses the folder.
     """
     folder = folder_of(exp, output_dir)
     lock_folder(folder)
+    for partial in folder.rglob(".epoch-*.partial-*"):
+        partial.unlink(missing_ok=True)
     if exp.profile == "smoke":
         reset(folder)
     return folder

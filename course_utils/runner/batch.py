@@ -19,6 +19,7 @@ from course_utils.reporting.record import Record, read_record
 from course_utils.reporting.run_folder import folder_of, reset
 from course_utils.runner.execute import check_parameters, run_notebook
 from course_utils.runner.status import BATCH_LOCK, Status, read_status, write_status
+from course_utils.training.device import uses_cuda
 from course_utils.utils import REPO, lock_folder, release_folder
 from course_utils.variants import read_assignment
 
@@ -107,7 +108,7 @@ def repo_relative(path: Path) -> str:
 def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
     """Environment variables of each place where a run may take place: each GPU, else ``jobs`` shares of the CPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not torch.cuda.is_available():
+    if not uses_cuda():
         return [{} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}] * jobs
     count = torch.cuda.device_count()
     listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

@@ -43,11 +43,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes have changed or are not plain data."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CourseError(f"{path} cannot be read: {error.strerror}.") from error
+    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes have changed or are not plain data, and
+    ``OSError`` when they cannot be read.
+    """
+    data = path.read_bytes()
     if hashlib.sha256(data).hexdigest()[:DIGITS] != path.stem.rsplit("-", 1)[-1]:
         raise CourseError(f"{path} is damaged: its SHA-256 is not the one in its name.")
     try:
@@ -68,7 +67,7 @@ def load_latest(folder: Path, log: Callable[[str], None] = print) -> dict[str, A
         try:
             return load_checkpoint(path)
         except CourseError as error:
-            log(f"{error} Using the one before.")
+            log(f"{error} Looking for an earlier one.")
             with contextlib.suppress(OSError):  # else it would count among the newest and push out intact ones
                 path.rename(path.with_suffix(".refused"))
     return None

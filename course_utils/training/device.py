@@ -23,6 +23,11 @@ def select_device() -> torch.device:
     return torch.accelerator.current_accelerator()
 
 
+def uses_cuda() -> bool:
+    """Whether there is a CUDA GPU that ``COURSE_DEVICE`` does not forbid."""
+    return os.environ.get("COURSE_DEVICE") != "cpu" and torch.cuda.is_available()
+
+
 def select_precision(precision: str, device: torch.device) -> str:
     """"fp32" or "bf16"; "auto" is bf16 where ``device`` has units for it."""
     automatic = "bf16" if has_bf16(device) else "fp32"
@@ -57,8 +62,8 @@ def short_name(processor: str) -> str:
 
 
 def describe_machine() -> str:
-    """Processor, and GPU if there is one; no host name."""
+    """Processor, and GPU if one is used; no host name."""
     cpu = _cpu_info().get("model name") or platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = f"{short_name(cpu)}, {cores} cores"
-    return f"{torch.cuda.get_device_name()}; {text}" if torch.cuda.is_available() else text
+    return f"{torch.cuda.get_device_name()}; {text}" if uses_cuda() else text

@@ -160,7 +160,7 @@ def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
         yield
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
-        if first.startswith("DataLoader worker"):
+        if first.startswith(("DataLoader worker", "DataLoader timed out")):
             raise CourseError(f"A DataLoader worker was killed or hangs ({first}): out of memory? The checkpoints are "
                               "intact: run again, perhaps with fewer workers; the result is the same.") from error
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):

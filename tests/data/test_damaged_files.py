@@ -27,7 +27,7 @@ def batches(tmp_path, monkeypatch):
     python2_pickle({b"data": np.zeros((10, 3071), np.uint8), b"labels": [0] * 10})])
 def test_damaged_batches_are_rejected(batches, tmp_path, content):
     (batches / "data_batch_3").write_bytes(content)
-    with pytest.raises(CourseError, match=r"not the published files, or damaged .*Delete"):
+    with pytest.raises(CourseError, match=r"not the published files, or damaged .*Unpack"):
         prepare("cifar10", tmp_path, log=lambda _: None)
     assert not (tmp_path / "cifar10").exists()
 

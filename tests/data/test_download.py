@@ -95,6 +95,8 @@ def test_an_interrupted_download_resumes_at_the_next_mirror(host, tmp_path):
     messages = get(host, tmp_path, "/cut", "/wrong", "/ranges")
     assert "interrupted after 0.3 of 1.0 MB (kept, to resume)" in messages
     assert Server.requests[:2] == [("/cut", None), ("/wrong", "bytes=300000-")]
+    get(host, tmp_path, "/cut")  # it is complete: nothing is asked for
+    assert Server.requests == []
     (tmp_path / "file").unlink()
     get(host, tmp_path, "/cut", "/ranges")
     assert Server.requests == [("/cut", None), ("/ranges", "bytes=300000-")]

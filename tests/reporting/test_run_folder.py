@@ -9,7 +9,7 @@ from helpers import finished_record
 from course_utils.errors import CourseError
 from course_utils.reporting import open_run_folder, write_record
 from course_utils.reporting.run_folder import reset, run_name
-from course_utils.utils import REPO, is_locked
+from course_utils.utils import REPO, is_locked, release_folder
 from course_utils.variants import load_experiment
 
 NAME = "cifar10_custom_resnet"
@@ -27,9 +27,22 @@ def test_names_distinguish_runs():
     custom = load_experiment("gtsrb_stn", "lenet", model="assignments/gtsrb_stn/best_net.py:SignNet")
     assert run_name(exp) == "published-24epochs-seed0"
     assert run_name(exp.replace(data="synthetic", epochs=3, seed=2)) == "published-3epochs-seed2-synthetic"
+    assert run_name(load_experiment("gtsrb_stn", "best")).startswith("best-") and "SignNet" not in run_name(
+        load_experiment("gtsrb_stn", "best"))
     assert run_name(load_experiment("gtsrb_stn", "lenet")) == "lenet-30epochs-track-seed0"
-    assert run_name(custom) == "lenet-30epochs-track-seed0"  # the repository's own: only its variant names it
+    assert run_name(custom) == "lenet-best_net-SignNet-30epochs-track-seed0"
     assert run_name(custom.replace(model="/x/my_net.py:Net")) == "lenet-my_net-Net-30epochs-track-seed0"
+
+
+def test_half_written_checkpoints_of_a_killed_run_are_removed(tmp_path):
+    exp = load_experiment(NAME)
+    folder = tmp_path / run_name(exp)
+    folder.mkdir()
+    for name in (".epoch-0002-ab.pt.partial-77", "epoch-0001-ab.pt"):
+        (folder / name).touch()
+    open_run_folder(exp, tmp_path)
+    assert not (folder / ".epoch-0002-ab.pt.partial-77").exists() and (folder / "epoch-0001-ab.pt").exists()
+    release_folder(folder)
 
 
 def test_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -105,6 +105,8 @@ def test_cores_and_gpus_are_shared(monkeypatch):
     threads = {"OMP_NUM_THREADS": "4"}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert batch.worker_slots() == [{}]  # COURSE_DEVICE=cpu
+    monkeypatch.delenv("COURSE_DEVICE")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert batch.worker_slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "01"]
     for listed in ("5,7", "5, 7", "5,7,-1,8"):  # what CUDA does not have, or what follows -1, it leaves out
@@ -118,6 +120,7 @@ def test_cores_and_gpus_are_shared(monkeypatch):
     (["run", "gtsrb_stn", "--set", "seed=1"], "--seeds"),
     (["run", "gtsrb_stn", "--set", "output_dir=x"], "--output"),
     (["run", "gtsrb_stn", "--set", "data_dir=x"], "COURSE_DATA"),
+    (["run", "gtsrb_stn", "--set", "num_workrs=1"], "Did you mean 'NUM_WORKERS'"),
     (["run", "gtsrb_stn", "--set", "split=tracks"], "Did you mean 'track'"),
     (["data", "mnist"], "cifar10"),
     (["publish", "nowhere"], "is not a record"),

@@ -43,7 +43,7 @@ def test_a_bad_newest_checkpoint_is_skipped(tiny, tmp_path, monkeypatch, damage,
     damage(list_checkpoints(tmp_path)[-1])
     lines = []
     resumed, training = fit_toy(tiny, folder=tmp_path, log=lines.append)
-    assert "epoch-0003" in lines[0] and f"{message}. Using the one before." in lines[0]
+    assert "epoch-0003" in lines[0] and f"{message}. Looking for an earlier one." in lines[0]
     assert lines[1].startswith("Resumed after epoch 2 of 4.") and len(training.sessions) == 2
     assert torch.equal(resumed, fit_toy(tiny)[0])
     assert not (tmp_path / "harmed").exists()
@@ -91,6 +91,7 @@ def raises(error):
     (raises(MemoryError("no")), OutOfMemoryError, r"A step with 16 images does not fit into the \d+ GiB"),
     (raises(torch.OutOfMemoryError("CUDA out of memory.\nMore")), OutOfMemoryError, r"CUDA out of memory\.$"),
     (raises(RuntimeError("DataLoader worker (pid 7) is killed")), CourseError, "fewer workers; the result is the same"),
+    (raises(RuntimeError("DataLoader timed out after 120 seconds")), CourseError, "was killed or hangs"),
     (raises(ZeroDivisionError("student's own")), ZeroDivisionError, "student's own"),
 ])
 def test_an_error_in_a_step_keeps_the_last_good_checkpoint(tiny, tmp_path, harm, error, message):
