@@ -1,11 +1,12 @@
 """What defines one run: equal experiments give equal numbers on the same CPU with the same number of threads."""
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 from course_utils.errors import CourseError, unknown_name_error
-from course_utils.model_names import display_name
 from course_utils.utils import REPO
 
 ASSIGNMENTS = REPO / "assignments"
@@ -202,3 +203,33 @@ def _scale_stage(stage: Mapping[str, Any], epochs: int, factor: float) -> dict[s
     after = max(1, round(before * factor))
     times = {name: stage[name] * after / before for name in ("peak_epoch", "step_epochs") if name in stage}
     return dict(stage) | times | {"epochs": after}
+
+
+def is_custom(model: str) -> bool:
+    """Whether ``model`` names a network in a file (``FILE.py:CLASS``) and not one of ``models.MODELS``."""
+    return ":" in model or model.endswith(".py")
+
+
+def locate_model(model: str) -> tuple[Path, str]:
+    """File and class of ``FILE.py:CLASS``. A relative FILE is searched here, in the repository and in its notebooks.
+
+    Raises ``CourseError`` for another form and for a missing file.
+    """
+    file, _, attribute = model.rpartition(":")
+    if not file.endswith(".py") or not attribute.isidentifier():
+        raise CourseError(f"{model!r}: a custom network is named FILE.py:CLASS, such as my_net.py:Net.")
+    places = [folder / Path(file).expanduser() for folder in (Path.cwd(), REPO, REPO / "notebooks")]
+    for path in places:
+        if path.is_file():
+            return path.resolve(), attribute
+    raise CourseError(f"{model}: there is no {' and no '.join(str(path) for path in dict.fromkeys(places))}.")
+
+
+def display_name(model: str) -> str:
+    """``model`` without folders, as records show it."""
+    return Path(model).name if is_custom(model) else model
+
+
+def file_hash(model: str) -> str:
+    """SHA-256 of a custom network's file, by which a run detects that it was edited."""
+    return hashlib.sha256(locate_model(model)[0].read_bytes()).hexdigest()

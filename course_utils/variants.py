@@ -5,9 +5,17 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from course_utils.config import ASSIGNMENTS, PROFILES, TRANSFORM_LISTS, Experiment, Transform
+from course_utils.config import (
+    ASSIGNMENTS,
+    PROFILES,
+    TRANSFORM_LISTS,
+    Experiment,
+    Transform,
+    display_name,
+    file_hash,
+    is_custom,
+)
 from course_utils.errors import CourseError, unknown_name_error
-from course_utils.model_names import display_name, file_hash, is_custom
 
 KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
         "smoke": dict}  # of a variants.toml

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from course_utils.config import is_custom
 from course_utils.errors import unknown_name_error
-from course_utils.model_names import is_custom
 from course_utils.models import custom
 from course_utils.models.cifar10 import S7, CustomResNet, Net, ResNet18, S7Mixed
 from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, lenet_stn, resnet34_stn, vgg16_stn

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from course_utils.config import is_custom, locate_model
 from course_utils.errors import CourseError, unknown_name_error
-from course_utils.model_names import is_custom, locate_model
 
 
 def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.Module:

@@ -14,9 +14,10 @@ from course_utils.config import ASSIGNMENTS, Experiment, config_differences, tot
 from course_utils.data.datasets import Dataset
 from course_utils.errors import CourseError
 from course_utils.evaluation.metrics import Prediction, per_class_accuracy
+from course_utils.reporting.lock import release_folder
 from course_utils.training.device import describe_machine
 from course_utils.training.trainer import Training, best_epoch
-from course_utils.utils import REPO, atomic_write, disk_error, release_folder
+from course_utils.utils import REPO, atomic_write, disk_error
 from course_utils.variants import load_experiment
 
 Record = dict[str, Any]

@@ -5,8 +5,9 @@ from pathlib import Path
 from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError
+from course_utils.reporting.lock import lock_folder
 from course_utils.training import checkpoint
-from course_utils.utils import REPO, lock_folder
+from course_utils.utils import REPO
 from course_utils.variants import load_experiment
 
 

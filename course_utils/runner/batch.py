@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 
-from course_utils.config import Experiment, describe_differences
+from course_utils.config import Experiment, describe_differences, locate_model
 from course_utils.errors import CourseError
-from course_utils.model_names import locate_model
+from course_utils.reporting.lock import lock_folder, release_folder
 from course_utils.reporting.record import Record, read_record
 from course_utils.reporting.run_folder import folder_of, reset
 from course_utils.runner.execute import check_parameters, run_notebook
 from course_utils.runner.status import BATCH_LOCK, Status, read_status, write_status
 from course_utils.training.device import uses_cuda
-from course_utils.utils import REPO, lock_folder, release_folder
+from course_utils.utils import REPO
 from course_utils.variants import read_assignment
 
 CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell of a notebook that has the machine to itself

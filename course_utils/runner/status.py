@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_utils.utils import align_columns, atomic_write, is_locked
+from course_utils.reporting.lock import is_locked
+from course_utils.utils import align_columns, atomic_write
 
 BATCH_LOCK = ".batch.lock"  # in a run's folder: the batch that will run it
 HEADER = ("assignment", "run", "state", "epoch", "accuracy", "minutes", "left")

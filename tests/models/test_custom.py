@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import toy_loader
 
-from course_utils import model_names
+from course_utils import config
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.models import build_model
@@ -163,9 +163,9 @@ def test_file_beside_the_notebooks_is_found(here, monkeypatch):
     (here / "notebooks").mkdir()
     (here / "elsewhere").mkdir()
     write(here / "notebooks", name="beside.py")
-    monkeypatch.setattr(model_names, "REPO", here)
+    monkeypatch.setattr(config, "REPO", here)
     monkeypatch.chdir(here / "elsewhere")
-    assert model_names.locate_model("beside.py:Net") == (here / "notebooks/beside.py", "Net")
+    assert config.locate_model("beside.py:Net") == (here / "notebooks/beside.py", "Net")
 
 
 def test_command_line_checks_a_custom_network(here, capsys):

@@ -8,8 +8,9 @@ from helpers import finished_record
 
 from course_utils.errors import CourseError
 from course_utils.reporting import open_run_folder, write_record
+from course_utils.reporting.lock import is_locked, release_folder
 from course_utils.reporting.run_folder import reset, run_name
-from course_utils.utils import REPO, is_locked, release_folder
+from course_utils.utils import REPO
 from course_utils.variants import load_experiment
 
 NAME = "cifar10_custom_resnet"

@@ -9,9 +9,9 @@ from helpers import finished_record
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.reporting import write_record
+from course_utils.reporting.lock import lock_folder, release_folder
 from course_utils.runner import batch, execute, status
 from course_utils.training.checkpoint import write_progress
-from course_utils.utils import lock_folder, release_folder
 from course_utils.variants import load_experiment
 
 NAME = "cifar10_custom_resnet"

@@ -1,0 +1,64 @@
+"""Locks on the folders of runs: one process at a time writes there, on shared drives too."""
+import functools
+import tempfile
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+from course_utils.errors import CourseError
+
+LEASE_SECONDS = 60.0  # without a sign of life, after which another host may take a folder over
+UNREADABLE_SECONDS = 5.0  # after which a lock file that names no process is taken over: one cut short, or an old one
+
+
+@functools.cache
+def _lease(folder: Path, name: str) -> SoftFileLease:
+    return SoftFileLease(folder / name, lease_duration=LEASE_SECONDS, thread_local=False)
+
+
+@functools.cache
+def _host_name() -> str:
+    """This machine as lock files name it: in a container with its process namespace."""
+    with tempfile.TemporaryDirectory() as folder, SoftFileLease(Path(folder, "lock")) as lock:
+        return lock.owner.hostname
+
+
+def lock_folder(folder: Path, name: str = ".lock") -> None:
+    """Take ``folder`` for this process until ``release_folder`` or the end of the process.
+
+    The lock is a file that names host and process, which works on shared drives as well. One whose process was killed
+    is taken over; one of another host when it shows no sign of life for a minute. Raises ``CourseError`` that names
+    the owner.
+    """
+    lock, wait, owner = _lease(folder, name), 0.0, None
+    for _ in range(2):
+        try:
+            if not lock.is_locked:
+                lock.acquire(timeout=wait)
+            return
+        except Timeout:
+            owner = lock.owner
+            if owner and owner.hostname == _host_name():
+                break
+            wait = 1.25 * LEASE_SECONDS if owner else UNREADABLE_SECONDS
+    who = f"Process {owner.pid} on {owner.hostname}" if owner else "Another process"
+    raise CourseError(f"{who} is using {folder}: wait for it or stop it (it may be an open notebook), or choose "
+                      "another OUTPUT_DIR (--output).")
+
+
+def release_folder(folder: Path, name: str = ".lock") -> None:
+    """Give ``folder`` back, if this process holds it."""
+    _lease(folder, name).release()
+
+
+def is_locked(folder: Path, name: str = ".lock") -> bool:
+    """Whether a living process, this one included, holds ``folder``."""
+    lock = _lease(folder, name)
+    if lock.is_locked:
+        return True
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return (folder / name).exists()
+    lock.release()
+    return False
