@@ -23,14 +23,15 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
     """Write ``state``, plain data and tensors, after ``epoch`` epochs. Raises ``CourseError`` when the disk refuses."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getbuffer()
-    path = folder / f"epoch-{epoch:04d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, data)
+        with buffer.getbuffer() as data:
+            path = folder / f"epoch-{epoch:04d}-{hashlib.sha256(data).hexdigest()[:DIGITS]}.pt"
+            atomic_write(path, data)
     except OSError as error:
-        raise CourseError(f"Could not write the checkpoint {path}: {disk_error(error, folder)}. Earlier checkpoints "
-                          "are intact: free some space, and the run resumes from the last one.") from error
+        raise CourseError(f"Could not write the checkpoint of epoch {epoch} into {folder}: {disk_error(error, folder)}."
+                          " Earlier checkpoints are intact: free some space, and the run resumes from the last one."
+                          ) from error
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
