@@ -44,7 +44,7 @@ def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in meta["sha256"]}
-        _check_labels(arrays, folder, len(meta["classes"]))
+        _check_arrays(arrays, folder, len(meta["classes"]))
     except CourseError:
         raise
     except Exception as error:  # whatever NumPy may raise for a damaged header
@@ -56,9 +56,13 @@ def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, meta
 
 
-def _check_labels(arrays: Arrays, where: str | Path, classes: int) -> None:
+def _check_arrays(arrays: Arrays, where: str | Path, classes: int) -> None:
     for split in SPLITS:
-        labels = arrays[f"{split}_labels"]
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise CourseError(f"{where}: {split}_images must be uint8 N x H x W x 3: {images.dtype} {images.shape}.")
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1] or not len(labels):
+            raise CourseError(f"{where}: {split}_labels must be int64, one per image: {labels.dtype} {labels.shape}.")
         if labels.min() < 0 or labels.max() >= classes:
             raise CourseError(f"{where}: {split}_labels must be in 0..{classes - 1}.")
 
@@ -81,7 +85,7 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
     counts = {split: len(arrays[f"{split}_labels"]) for split in SPLITS}
     if counts != info.counts:
         raise CourseError(f"{origin} holds {counts} images, {name} has {info.counts}: it is not complete.")
-    _check_labels(arrays, origin, len(info.classes))
+    _check_arrays(arrays, origin, len(info.classes))
     write_prepared(folder, arrays, info.classes, f"{info.citation}; from {origin}")
     log(f"{name}: {counts['train']} train, {counts['test']} test -> {folder}")
     return folder

@@ -69,9 +69,13 @@ def test_other_files_are_refused(tmp_path, text):
         read_record(tmp_path / "record.json")
 
 
-def test_a_later_evaluation_may_classify_a_few_images_differently(tmp_path):
+@pytest.mark.parametrize(("name", "value"), [("machine", "another"), ("threads", -1)])
+def test_another_machine_may_classify_a_few_images_differently(tmp_path, name, value):
     made = copy.deepcopy(finished_record())
     made["history"][-1]["test_accuracy"] -= 0.003
+    with pytest.raises(CourseError, match="last epoch's"):
+        read_record(write_record(made, tmp_path))
+    made["evaluated"][name] = value
     read_record(write_record(made, tmp_path))
     made["history"][-1]["test_accuracy"] -= 0.003
     with pytest.raises(CourseError, match="last epoch's"):
