@@ -23,7 +23,8 @@ COLAB = "https://colab.research.google.com/"
 
 
 def publish(folder: Path) -> str:
-    """Make the run in ``folder`` a published result: copy its record, executed notebook and figures; return its name.
+    """Make the run in ``folder`` a published result: copy its record, executed notebook and, of the first seed, its
+    figures; return its name.
 
     Raises ``CourseError`` for a run on synthetic data, a record that contradicts itself, and a run with overrides other
     than seed, epochs and split: under the variant's name they would be misleading.
@@ -41,8 +42,9 @@ def publish(folder: Path) -> str:
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
     atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
-    for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):  # the others are in the notebook
-        if figure.exists():
+    shown = {runs[0][0] for runs in tables.group_runs(assignment)}  # of a row the first seed; all are in the notebooks
+    for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
+        if name in shown and figure.exists():
             shutil.copyfile(figure, images / f"{name}-{figure.name}")
     return name
 

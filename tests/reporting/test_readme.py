@@ -43,6 +43,7 @@ def test_published_runs_appear_in_the_readmes(repository):
     for seed, correct in ((0, 70), (1, 74)):
         name = readme.publish(make_run(repository / f"run{seed}", seed=seed, correct=correct))
     assert name == "published-3epochs-seed1"
+    assert [path.name for path in (repository / "images" / NAME).iterdir()] == ["published-3epochs-seed0-curves.png"]
     notebook = (repository / "assignments" / NAME / "runs" / f"{name}.ipynb").read_text()
     assert "/home/me" not in notebook and "C:" not in notebook and "EPOCHS = 3" in notebook
     changed = readme.update_readmes()
