@@ -115,6 +115,11 @@ def _global_means(layers: Layers) -> Layers:
             and layer.kernel == layer.size_in > layer.size_out == 1]
 
 
+def _inner_pooling(layers: Layers) -> Layers:
+    last = _global_means(layers)
+    return [layer for layer in layers if layer.op in (*MAXIMA, *MEANS) and layer not in last]
+
+
 STRUCTURE: Mapping[str, Callable[[Layers], Layers]] = {
     "depthwise convolution": _depthwise,
     "depthwise separable convolution": _separable,
@@ -123,8 +128,7 @@ STRUCTURE: Mapping[str, Callable[[Layers], Layers]] = {
     "global average pooling": _global_means,
     "max pooling": lambda layers: [layer for layer in layers if layer.op in MAXIMA],
     "strided convolution": lambda layers: [layer for layer in layers if layer.op == "conv2d" and layer.stride > 1],
-    "pooling but the last": lambda layers: [layer for layer in layers if layer.op in (*MAXIMA, *MEANS)
-                                            and layer not in _global_means(layers)],
+    "pooling but the last": _inner_pooling,
 }
 
 
