@@ -18,7 +18,8 @@ from benchmarks import baseline, timing
 from course_utils.data import make_loaders, open_dataset
 from course_utils.models import build_model
 from course_utils.training import learning_rates, select_device, select_precision
-from course_utils.training.trainer import prepare_training, train_step
+from course_utils.training.step import TrainStep
+from course_utils.training.trainer import prepare_training
 from course_utils.variants import load_experiment
 
 GOALS = {"cifar10_custom_resnet:published": 3.0, "cifar10_dilated_depthwise:s7": 4.5}  # ratios, with bf16 units
@@ -73,14 +74,14 @@ def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> 
     model = build_model(exp.model, len(data.classes), **exp.model_settings).train()
     lr = learning_rates(exp, exp.lr or 0.01, len(batches))[0]
     if way == "ours":
-        model, optimizer = prepare_training(exp, model, lr, device)
+        train_step = TrainStep(exp, *prepare_training(exp, model, lr, device), precision)
     else:
         ready = [(x.contiguous(), y) for x, y in ready]
         optimizer = baseline.optimizer_for(model, exp.optimizer, lr, exp.momentum, exp.weight_decay)
 
     def step(x: torch.Tensor, y: torch.Tensor) -> float:
         if way == "ours":
-            return float(train_step(exp, model, optimizer, x, y, precision)[0])
+            return float(train_step(x, y))
         return baseline.step(model, optimizer, x, y, exp.l1)
 
     step(*ready.pop())  # warm-up

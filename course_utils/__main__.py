@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2", help="one run for each (default: 0)")
     run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                      help="a parameter of the notebook, such as epochs=5 or split=random; may be repeated")
-    run.add_argument("--jobs", type=_count, default=1, help="runs at a time on the CPU, sharing its cores (default: 1)")
+    run.add_argument("--jobs", type=_count, default=1, help="runs at a time on each GPU, or on the CPU (default: 1)")
     run.add_argument("--restart", action="store_true", help="start all runs from the beginning, finished ones too")
     run.add_argument("--limit", type=_count, metavar="SECONDS", help="of a cell (default: 300 per job; full: a week)")
     status = command(_status, "show the state of all runs in a folder")

@@ -49,13 +49,16 @@ class Experiment:
     # Augmentation
     augmentation: tuple[Transform, ...] = ()  # of training images, in order, before normalization
     passes_per_epoch: int = 1  # times that an epoch goes through the training images, each with new augmentation
+    cutmix: float = 0.0  # probability that a part of an image is replaced by a part of another, with its label, 0 to 1
     expansion: tuple[Transform, ...] = ()  # each adds a transformed copy of its own random half of the training images
     engine: str = "torch"  # "torch" (whole batches on the device), or per image: "albumentations", "torchvision"
     # Optimization
     optimizer: str = "adam"  # "adam" or "sgd"
     lr: float | None = None  # learning rate; with one_cycle the peak; None: from an LR range test
     momentum: float = 0.9  # of SGD
+    nesterov: bool = False  # of SGD: Nesterov's momentum
     weight_decay: float = 0.0  # L2, added to the gradient as torch.optim does
+    decay: str = "all"  # which parameters decay: "all", or "weights": no biases and no normalization layers
     schedule: str = "constant"  # "constant", "one_cycle", "step" or "cosine"; stepped after every optimizer step
     peak_epoch: float = 5.0  # one_cycle: epochs until the peak
     div_factor: float = 25.0  # one_cycle: peak / initial learning rate (torch's default)
@@ -72,6 +75,7 @@ class Experiment:
     # Evaluation
     test_image_size: int | None = None  # pixels to which validation and test images are resized; None: unchanged
     tta_views: int = 0  # test-time augmentation: views averaged with the plain prediction
+    tta_augmentation: tuple[Transform, ...] = ()  # of these views; none: the augmentation of the last stage
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware supports it
 
     def __post_init__(self) -> None:
@@ -131,21 +135,23 @@ class Experiment:
         return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
 
 
-TRANSFORM_LISTS = ("augmentation", "expansion")
-STAGE_SETTINGS = ("epochs", "batch_size", "passes_per_epoch", "augmentation", "optimizer", "lr", "momentum",
-                  "weight_decay", "schedule", "peak_epoch", "div_factor", "final_div_factor", "anneal", "step_epochs",
-                  "step_gamma", "label_smoothing", "l1", "patience", "test_image_size")
+TRANSFORM_LISTS = ("augmentation", "expansion", "tta_augmentation")
+STAGE_SETTINGS = ("epochs", "batch_size", "passes_per_epoch", "augmentation", "cutmix", "optimizer", "lr", "momentum",
+                  "nesterov", "weight_decay", "decay", "schedule", "peak_epoch", "div_factor", "final_div_factor",
+                  "anneal", "step_epochs", "step_gamma", "label_smoothing", "l1", "patience", "test_image_size")
 CHOICES = {
     "profile": PROFILES, "data": ("real", "synthetic"), "split": ("random", "track"),
     "engine": ("torch", "albumentations", "torchvision"), "optimizer": ("adam", "sgd"),
+    "decay": ("all", "weights"),
     "schedule": ("constant", "one_cycle", "step", "cosine"), "anneal": ("linear", "cos"),
     "select_epoch": ("last", "best"), "precision": ("auto", "fp32", "bf16"),
 }
 POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "step_epochs", "passes_per_epoch",
             "train_images", "test_image_size", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
-          "l1": (0.0, 1.0), "tta_views": (0, 100), "step_gamma": (0.0, 1.0), "seed": (0, 2**31 - 1),
-          "lr_finder_steps": (10, 10**6)}
+          "l1": (0.0, 1.0), "cutmix": (0.0, 1.0), "tta_views": (0, 100), "step_gamma": (0.0, 1.0),
+          "seed": (0, 2**31 - 1), "lr_finder_steps": (10, 10**6)}
+
 
 
 def _check(exp: Experiment) -> None:

@@ -35,6 +35,7 @@ class DilatedNet(nn.Module):
     1 and 2 alternate, which avoids gridding (Wang et al. 2018, arXiv:1702.08502).
     """
 
+    cuda_graph = True  # on a GPU its training steps may be recorded and replayed
     STAGES = ((40, 2), (72, 3), (96, 4), (128, 5))  # channels, residual blocks
 
     def __init__(self, num_classes: int = 10, dropout: float = 0.0) -> None:

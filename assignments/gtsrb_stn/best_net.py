@@ -14,6 +14,8 @@ class SignNet(nn.Module):
     features at 16 x 16 and 8 x 8, each with a localization network of its own.
     """
 
+    cuda_graph = True  # on a GPU its training steps may be recorded and replayed
+
     def __init__(self, num_classes: int = 43, dropout: float = 0.3) -> None:
         super().__init__()
         self.straighten = FeatureTransformer(3, 32)

@@ -13,6 +13,7 @@ class ResidualNet(nn.Module):
     arXiv:1706.02677).
     """
 
+    cuda_graph = True  # on a GPU its training steps may be recorded and replayed
     STAGES = ((40, 2), (80, 2), (160, 2), (208, 1))  # channels, blocks; sides 48, 24, 12 and 6 of 96 pixels
 
     def __init__(self, num_classes: int = 10, dropout: float = 0.0) -> None:

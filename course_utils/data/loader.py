@@ -16,6 +16,7 @@ from course_utils.data.splits import EpochItems, expand_dataset, split_items
 
 WORKER_TIMEOUT = 120  # seconds without a batch after which a DataLoader worker is an error
 CHUNK_PIXELS = 1 << 22  # augmented at once, in several batches where these are small: fewer, larger operations
+EVALUATION_BATCH = 1024  # images that a GPU evaluates at a time, at least: it would wait for Python otherwise
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the images may occupy there
 
 
@@ -82,10 +83,10 @@ class BatchLoader:
         chunks = [batches[k:k + together] for k in range(0, len(batches), together)]
         numbers = [torch.cat(chunk) for chunk in chunks]
         ids, by_id = zip(*(torch.from_numpy(self.items.transform_id)[n].sort(stable=True) for n in numbers))
-        back = torch.cat([order.argsort() for order in by_id]).to(self.device)
+        back = torch.cat([order.argsort() for order in by_id])
         numbers = torch.cat([n[order] for n, order in zip(numbers, by_id)])  # the items of one transform are contiguous
-        images, keys = torch.from_numpy(self.items.image)[numbers], self.keys(number, numbers).to(self.device)
-        images = images.to(self.device) if self.resident is not None else images
+        images, keys = torch.from_numpy(self.items.image)[numbers], to_device(self.keys(number, numbers), self.device)
+        images, back = images if self.resident is None else to_device(images, self.device), to_device(back, self.device)
         sizes = [len(part) for part in ids]
         for chunk, transform_ids, *parts in zip(chunks, ids, *(a.split(sizes) for a in (images, keys, back))):
             x, y = self._augmented(transform_ids, *parts)
@@ -96,7 +97,7 @@ class BatchLoader:
         if self.resident is not None:
             x, y = (whole[images] for whole in self.resident)
         else:
-            x, y = (torch.from_numpy(a[images.numpy()]).to(self.device) for a in (self.images, self.labels))
+            x, y = (to_device(torch.from_numpy(a[images.numpy()]), self.device) for a in (self.images, self.labels))
         x = self.augment(x, keys, transform_ids)
         if self.expansion:
             x, y = x[back], y[back]
@@ -114,7 +115,13 @@ class BatchLoader:
             _PerImageDataset(self, number), batch_sampler=[b.tolist() for b in batches], generator=torch.Generator(),
             num_workers=self.num_workers, timeout=WORKER_TIMEOUT if self.num_workers else 0)
         for x, y in loader:
-            yield x.to(self.device).permute(0, 3, 1, 2), y.to(self.device)  # (B, H, W, 3) is channels_last already
+            x, y = (to_device(tensor, self.device) for tensor in (x, y))
+            yield x.permute(0, 3, 1, 2), y  # (B, H, W, 3) is channels_last already
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` of the CPU on ``device``; a GPU fetches it from pinned memory by itself, and Python does not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class _PerImageDataset(torch.utils.data.Dataset):
@@ -152,18 +159,20 @@ class Loaders:
 
 def make_loaders(exp: Experiment, data: Dataset, device: torch.device | str = "cpu", num_workers: int = 0) -> Loaders:
     """The loaders of ``exp`` on ``device``; ``num_workers`` serves the per-image engines."""
-    common = {"batch_size": exp.batch_size, "mean": data.mean, "std": data.std, "device": device}
+    size = max(exp.batch_size, EVALUATION_BATCH) if torch.device(device).type == "cuda" else exp.batch_size
+    common = {"batch_size": size, "mean": data.mean, "std": data.std, "device": device}
     random = {"seed": exp.seed, "expansion": exp.expansion}
     resize = {"augmentation": (Transform("resize", 1.0, {"size": exp.test_image_size}),) if exp.test_image_size else ()}
     images, labels = data.train_images, data.train_labels
     test = BatchLoader(data.test_images, data.test_labels, **common, **resize)
-    tta = BatchLoader(data.test_images, data.test_labels, **common, share=test, augmentation=exp.augmentation,
-                      seed=exp.seed)
+    tta = BatchLoader(data.test_images, data.test_labels, **common, share=test, seed=exp.seed,
+                      augmentation=exp.tta_augmentation or exp.augmentation)
     items, held = expand_dataset(len(labels), len(exp.expansion), exp.seed), None
     if exp.holdout:
         items, held = split_items(items, labels, data.train_tracks, exp.split, exp.holdout)
-    train = BatchLoader(images, labels, items=items, **common, **random, augmentation=exp.augmentation,
-                        engine=exp.engine, shuffle=True, num_workers=num_workers, passes=exp.passes_per_epoch)
+    train = BatchLoader(images, labels, items=items, **(common | {"batch_size": exp.batch_size}), **random,
+                        augmentation=exp.augmentation, engine=exp.engine, shuffle=True, num_workers=num_workers,
+                        passes=exp.passes_per_epoch)
     if held is None:
         return Loaders(train, test, test, tta, None)
     val = BatchLoader(images, labels, items=held, **common, **resize, **random, share=train)

@@ -50,9 +50,14 @@ def identity_affine_layer(inputs: int) -> nn.Linear:
 
 
 def resample(x: Tensor, theta: Tensor) -> Tensor:
-    """``x`` (N, C, H, W) resampled by ``theta`` (N, 2, 3); 0 outside of the input."""
-    grid = F.affine_grid(theta, list(x.shape), align_corners=True)  # (N, H, W, 2): x and y of the place to look at
-    return F.grid_sample(x, grid, align_corners=True)
+    """``x`` (N, C, H, W) resampled by ``theta`` (N, 2, 3); 0 outside of the input.
+
+    In float32 even under autocast: bfloat16 has steps of up to a sixteenth of a pixel in an image of 32.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        # (N, H, W, 2): x and y of the place to look at
+        grid = F.affine_grid(theta.float(), list(x.shape), align_corners=True)
+        return F.grid_sample(x.float(), grid, align_corners=True)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The record of a run: one JSON file with everything that tables and texts say about it."""
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -43,7 +44,13 @@ def environment_info() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The repository's commit, with "+" when tracked files differ from it; ``None`` outside a git checkout."""
+    """The repository's commit, with "+" when tracked files differ from it.
+
+    Outside of its git checkout: the environment variable COURSE_COMMIT, which is set where the files were compared with
+    that commit (``benchmarks/gpu_machine``), else ``None``.
+    """
+    if not (REPO / ".git").exists():  # perhaps inside another repository, whose commit says nothing
+        return os.environ.get("COURSE_COMMIT") or None
     command = ["git", "-C", str(REPO), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -141,7 +148,8 @@ def _contradictions(record: Record) -> list[str]:
     if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
         wrong.append("its seconds")
     # Evaluated on another machine or with other threads than trained, a few images between two classes may change.
-    same = all(record["sessions"][-1].get(key) == record["evaluated"].get(key)
+    # A GPU adds in another order every time.
+    same = record["device"] == "cpu" and all(record["sessions"][-1].get(key) == record["evaluated"].get(key)
                for key in ("machine", "versions", "threads"))
     difference = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
     averaged = exp.get("tta_views", 0)  # then the final accuracy is of several views, an epoch's of plain images

@@ -106,14 +106,14 @@ def repo_relative(path: Path) -> str:
 
 
 def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
-    """Environment variables of each place where a run may take place: each GPU, else ``jobs`` shares of the CPU."""
+    """Environment variables of each place for a run: ``jobs`` on each GPU, else ``jobs`` shares of the CPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not uses_cuda():
         return [{} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}] * jobs
     count = torch.cuda.device_count()
     listed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return [{"CUDA_VISIBLE_DEVICES": name, "OMP_NUM_THREADS": str(max(1, cores // count))}
-            for name in (listed or map(str, range(count)))][:count]
+    return [{"CUDA_VISIBLE_DEVICES": name, "OMP_NUM_THREADS": str(max(1, cores // (count * jobs)))}
+            for _ in range(jobs) for name in (listed or list(map(str, range(count))))[:count]]
 
 
 class Batch:

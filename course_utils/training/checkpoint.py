@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,25 @@ from course_utils.utils import atomic_write, disk_error
 
 KEPT = 2  # newest checkpoints that are kept: the last, and one to fall back to
 DIGITS = 32  # of the SHA-256 in the name
+CHEAP_SECONDS = 0.1  # a checkpoint that takes no longer is written after every epoch,
+TIME_SHARE = 0.1  # and one that does as soon as it takes at most this share of the time
+
+
+class Pace:
+    """When the next checkpoint is due, so that checkpoints take a small share of the time."""
+
+    def __init__(self) -> None:
+        self.cost, self.last = 0.0, time.perf_counter()  # seconds that the last one took; when it was finished
+
+    def is_due(self) -> bool:
+        return self.cost <= CHEAP_SECONDS or time.perf_counter() - self.last >= self.cost / TIME_SHARE
+
+    def measure(self, save: Callable[..., Any], *arguments: Any) -> None:
+        """Call ``save(*arguments)``, which writes a checkpoint, and take its time."""
+        start = time.perf_counter()
+        save(*arguments)
+        self.last = time.perf_counter()
+        self.cost = self.last - start
 
 
 def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:

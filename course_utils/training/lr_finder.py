@@ -13,7 +13,8 @@ from torch import nn
 from course_utils.config import Experiment
 from course_utils.data.loader import BatchLoader
 from course_utils.errors import CourseError
-from course_utils.training.trainer import prepare_training, readable_errors, train_step
+from course_utils.training.step import TrainStep
+from course_utils.training.trainer import prepare_training, readable_errors
 from course_utils.utils import atomic_write
 
 SMOOTHING = 0.8  # weight of the past in the exponential mean of the loss
@@ -58,15 +59,17 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
         return result
     model, optimizer = prepare_training(exp, copy.deepcopy(model), low, batches.device)
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
+    step = TrainStep(exp, model, optimizer, precision)
+    step.record = None  # so few steps are over before a graph is recorded
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
     with readable_errors(exp, batches.device):
         for images, labels in itertools.islice(endless, exp.lr_finder_steps):
             lrs.append(low * growth ** len(lrs))
-            optimizer.param_groups[0]["lr"] = lrs[-1]
-            loss, _ = train_step(exp, model, optimizer, images, labels, precision)
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
+            for group in optimizer.param_groups:
+                group["lr"] = lrs[-1]
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * step(images, labels).item()
             losses.append(mean / (1 - SMOOTHING ** len(lrs)))
             if not losses[-1] < 4 * min(losses):
                 break

@@ -1,5 +1,5 @@
 """Optimizers and learning rate schedules of an experiment."""
-from collections.abc import Iterable
+from types import MethodType
 
 import torch
 from torch import nn
@@ -9,13 +9,18 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 from course_utils.config import Experiment
 
 
-def make_optimizer(exp: Experiment, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
-    """The experiment's optimizer with learning rate ``lr``."""
-    parameters = list(parameters)
+def make_optimizer(exp: Experiment, model: nn.Module, lr: float) -> Optimizer:
+    """The experiment's optimizer for the parameters of ``model``, with learning rate ``lr``."""
+    parameters = list(model.parameters())
     fused = parameters[0].device.type in ("cpu", "cuda")
+    if exp.decay == "weights":  # biases and the scales of normalization layers have one dimension or none
+        groups = [{"params": [p for p in parameters if p.ndim > 1]},
+                  {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
+        parameters = [group for group in groups if group["params"]]
     if exp.optimizer == "adam":
         return torch.optim.Adam(parameters, lr, weight_decay=exp.weight_decay, fused=fused)
-    return torch.optim.SGD(parameters, lr, momentum=exp.momentum, weight_decay=exp.weight_decay, fused=fused)
+    return torch.optim.SGD(parameters, lr, momentum=exp.momentum, weight_decay=exp.weight_decay,
+                           nesterov=exp.nesterov, fused=fused)
 
 
 def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
@@ -34,7 +39,8 @@ def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -
 
 def learning_rates(exp: Experiment, lr: float, steps_per_epoch: int) -> list[float]:
     """The learning rate of every optimizer step of the run, from the schedule that training uses."""
-    optimizer = make_optimizer(exp, [nn.Parameter(torch.zeros(1))], lr)
+    optimizer = make_optimizer(exp, nn.Linear(1, 1), lr)
+    optimizer.step = MethodType(lambda _: None, optimizer)  # real steps would take most of the time
     schedule = make_schedule(exp, optimizer, steps_per_epoch)
     rates = []
     for _ in range(exp.epochs * steps_per_epoch):

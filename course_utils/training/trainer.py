@@ -3,14 +3,13 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,6 +22,7 @@ from course_utils.models.summary import check_input_size
 from course_utils.training import checkpoint
 from course_utils.training.device import format_memory
 from course_utils.training.optim import make_optimizer, make_schedule
+from course_utils.training.step import TrainStep
 
 Log = Callable[[str], None]
 LOSS_CHECK_STEPS = 100  # between two looks at the loss on a GPU, each of which waits for it; on a CPU every step
@@ -38,20 +38,18 @@ class Training:
     best: dict[str, Any] | None = None  # epoch, val_accuracy and weights of the best epoch (select_epoch = "best")
 
 
-def train_one_epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler,
-                    loader: BatchLoader, epoch: int, precision: str = "fp32") -> dict[str, float]:
+def train_one_epoch(step: TrainStep, schedule: LRScheduler, loader: BatchLoader, epoch: int) -> dict[str, float]:
     """Train for one epoch of ``loader`` and return its mean loss, accuracy, last learning rate and seconds."""
-    torch.manual_seed(exp.seed * 1_000_003 + epoch)  # dropout: the same whether the run was resumed or not
+    torch.manual_seed(step.exp.seed * 1_000_003 + epoch)  # dropout: the same whether the run was resumed or not
     start = time.perf_counter()
-    totals = torch.zeros(3, device=loader.device)  # loss x images, correct, images; read at the end of the epoch
+    totals = step.totals.zero_()  # loss x images, correct, images; read at the end of the epoch
     check_every = 1 if loader.device.type == "cpu" else LOSS_CHECK_STEPS
-    model.train()
+    step.model.train()
     with contextlib.closing(loader.epoch(epoch)) as batches:  # after an error the DataLoader workers end at once
         for number, (images, labels) in enumerate(batches, 1):
             lr = schedule.get_last_lr()[0]
-            loss, correct = train_step(exp, model, optimizer, images, labels, precision)
+            step(images, labels)  # forward pass, loss, backward pass, optimizer
             schedule.step()
-            totals += torch.stack([loss * len(labels), correct, torch.ones_like(loss) * len(labels)])
             if (number % check_every == 0 or number == len(loader)) and not math.isfinite(totals[0].item()):
                 raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number}, learning rate "
                                       f"{lr:.1e}. Try a smaller learning rate.")
@@ -60,32 +58,11 @@ def train_one_epoch(exp: Experiment, model: nn.Module, optimizer: Optimizer, sch
             "seconds": time.perf_counter() - start}
 
 
-def train_step(exp: Experiment, model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor,
-               precision: str = "fp32") -> tuple[Tensor, Tensor]:
-    """One optimizer step on ``images`` (N, C, H, W) and ``labels`` (N,): loss, nats, and number of correct ones."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(images).flatten(1)  # (N, classes)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=exp.label_smoothing)
-    if exp.l1:
-        loss = loss + exp.l1 * l1_penalty(model.parameters())
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
-
-
-def l1_penalty(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Sum over the tensors of their mean absolute value; one fused kernel computes all norms."""
-    parameters = list(parameters)
-    means = torch._foreach_div(torch._foreach_norm(parameters, 1), [float(p.numel()) for p in parameters])
-    return torch.stack(means).sum()
-
-
 def prepare_training(exp: Experiment, model: nn.Module, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
     """Model on ``device``, in training mode and channels_last, and its optimizer with learning rate ``lr``."""
     model = model.to(device, memory_format=torch.channels_last)
     model.train()
-    return model, make_optimizer(exp, model.parameters(), lr)
+    return model, make_optimizer(exp, model, lr)
 
 
 def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader, lr: float, *, precision: str = "fp32",
@@ -93,15 +70,17 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     """Train ``model`` in place as ``exp`` says, on the device of ``train``, and log one line per epoch.
 
     ``lr``: learning rate, of a cycle its peak. After each epoch the images of ``val`` are scored, which choose nothing
-    when they are the test images. With a ``folder``, every epoch writes a checkpoint there, and an interrupted training
-    resumes after its last complete epoch. ``environment``: machine and commit. Raises ``CourseError`` for images that
-    the network cannot take and for a folder of another experiment, ``OutOfMemoryError``, and ``DivergenceError`` for a
-    loss that is NaN, infinite or, after the first epoch, over ``DIVERGENCE_FACTOR`` times that of random guessing.
+    when they are the test images. With a ``folder``, checkpoints are written there, after every epoch where that takes
+    little of the time (``checkpoint.Pace``); an interrupted training resumes after the last one. ``environment``:
+    machine and commit. Raises ``CourseError`` for images that the network cannot take and for a folder of another
+    experiment, ``OutOfMemoryError``, and ``DivergenceError`` for a loss that is NaN, infinite or, after the first
+    epoch, over ``DIVERGENCE_FACTOR`` times that of random guessing.
     """
     for loader in (train, val):
         check_input_size(model, loader.image_size)
     model, optimizer = prepare_training(exp, model, lr, train.device)
-    schedule = make_schedule(exp, optimizer, len(train))
+    schedule, step = make_schedule(exp, optimizer, len(train)), TrainStep(exp, model, optimizer, precision, log)
+    pace = checkpoint.Pace()
     done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
     if not _is_finished(exp, done):
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
@@ -110,7 +89,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1
         with readable_errors(exp, train.device):
-            row = train_one_epoch(exp, model, optimizer, schedule, train, epoch, precision)
+            row = train_one_epoch(step, schedule, train, epoch)
             prediction = predict(model, val, precision)
         row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
         done.history.append(row)
@@ -121,10 +100,11 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
         if exp.select_epoch == "best" and epoch == best_epoch(done.history):
             weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
             done.best = {"epoch": epoch, "val_accuracy": row["val_accuracy"], "model": weights}
-        if folder:
-            checkpoint.save_checkpoint(folder, epoch, {
+        if folder and (pace.is_due() or _is_finished(exp, done)):
+            pace.measure(checkpoint.save_checkpoint, folder, epoch, {
                 "experiment": exp.as_dict(), "lr": lr, "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **vars(done)})
+        if folder:
             checkpoint.write_progress(folder, done.history)
     if done.best:
         model.load_state_dict(done.best["model"])

@@ -108,10 +108,12 @@ def test_cores_and_gpus_are_shared(monkeypatch):
     assert batch.worker_slots() == [{}]  # COURSE_DEVICE=cpu
     monkeypatch.delenv("COURSE_DEVICE")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert batch.worker_slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "01"]
+    assert batch.worker_slots() == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "01"]
+    shared = {"OMP_NUM_THREADS": "2"}  # two runs on each GPU
+    assert batch.worker_slots(2) == [{"CUDA_VISIBLE_DEVICES": name} | shared for name in "0101"]
     for listed in ("5,7", "5, 7", "5,7,-1,8"):  # what CUDA does not have, or what follows -1, it leaves out
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-        assert batch.worker_slots(3) == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "57"]
+        assert batch.worker_slots() == [{"CUDA_VISIBLE_DEVICES": name} | threads for name in "57"]
 
 
 @pytest.mark.parametrize(("words", "message"), [

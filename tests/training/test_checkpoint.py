@@ -43,3 +43,22 @@ def test_progress_is_a_short_file_and_never_an_error(tmp_path):
     with file_size_limit(5):
         checkpoint.write_progress(tmp_path, rows)
     assert json.loads((tmp_path / "progress.json").read_text())["accuracy"] == 0.25
+
+
+def test_checkpoints_take_a_tenth_of_the_time_at_most(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: clock[0])
+
+    def save(seconds):
+        clock[0] += seconds
+
+    pace, written = checkpoint.Pace(), 0
+    for _ in range(1000):  # epochs of 0.5 s with checkpoints of 2 s
+        clock[0] += 0.5
+        if pace.is_due():
+            pace.measure(save, 2.0)
+            written += 1
+    assert written == 25 and 2 * written / clock[0] < 0.1 + 0.01
+    pace = checkpoint.Pace()
+    pace.measure(save, 0.09)
+    assert pace.is_due()  # cheap ones after every epoch

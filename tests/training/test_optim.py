@@ -32,7 +32,7 @@ def test_schedules_equal_torch_s_own(tiny, settings, reference):
 ])
 def test_optimizers_and_one_cycle_s_momentum(tiny, name, kind, momentum):
     exp = tiny.replace(optimizer=name, weight_decay=0.01)
-    optimizer = make_optimizer(exp, [nn.Parameter(torch.ones(2))], 0.3)
+    optimizer = make_optimizer(exp, nn.Linear(2, 1), 0.3)
     assert type(optimizer) is kind
     assert optimizer.defaults["lr"] == 0.3 and optimizer.defaults["weight_decay"] == 0.01
     schedule, found = make_schedule(exp, optimizer, 10), []
@@ -41,3 +41,21 @@ def test_optimizers_and_one_cycle_s_momentum(tiny, name, kind, momentum):
         optimizer.step()
         schedule.step()
     assert (max(found), min(found)) == (pytest.approx(0.95), pytest.approx(0.85)) and found[0] == max(found)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_decay_of_weights_alone_spares_biases_and_normalization(tiny, name):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    exp = tiny.replace(optimizer=name, weight_decay=0.01, decay="weights")
+    weights, others = make_optimizer(exp, model, 0.3).param_groups
+    assert [p.ndim for p in weights["params"]] == [4, 2] and weights["weight_decay"] == 0.01
+    assert [p.ndim for p in others["params"]] == [1, 1, 1, 1] and others["weight_decay"] == 0
+    (everything,) = make_optimizer(exp.replace(decay="all"), model, 0.3).param_groups
+    assert len(everything["params"]) == 6 and everything["weight_decay"] == 0.01
+
+
+def test_nesterov_is_torch_s(tiny):
+    model = nn.Linear(3, 1)
+    for nesterov in (True, False):
+        exp = tiny.replace(optimizer="sgd", nesterov=nesterov)
+        assert make_optimizer(exp, model, 0.1).param_groups[0]["nesterov"] is nesterov
