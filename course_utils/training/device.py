@@ -10,7 +10,7 @@ import torch
 
 
 def select_device() -> torch.device:
-    """The accelerator (CUDA, MPS, ...), else the CPU; ``COURSE_DEVICE=cpu`` forces it. Sets two options for speed."""
+    """The accelerator (CUDA, MPS, ...), else the CPU; ``COURSE_DEVICE=cpu`` forces it. Sets options for speed."""
     # glibc would return the memory of each step to the system: custom ResNet on 2 cores, 64 images/s instead of 84.
     if platform.libc_ver()[0] == "glibc":
         for option, size in ((-1, 2**31 - 1), (-2, 2**28), (-3, 2**30)):  # M_TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD
@@ -20,6 +20,7 @@ def select_device() -> torch.device:
     torch.set_flush_denormal(True)
     if os.environ.get("COURSE_DEVICE") == "cpu" or not torch.accelerator.is_available():
         return torch.device("cpu")
+    torch.backends.cudnn.benchmark = True  # cuDNN tries its kernels once per shape and keeps the fastest
     return torch.accelerator.current_accelerator()
 
 
