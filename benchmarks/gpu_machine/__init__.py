@@ -1,0 +1,1 @@
+"""Runs on a machine without internet and without git; README.md here says how."""
