@@ -91,7 +91,8 @@ def _check(course: Path, began: float) -> bool:
     commands = {"smoke run": ["-m", "course_utils", "run", "cifar10_custom_resnet", "--output", str(HOME / "smoke")]}
     if os.environ.get("COURSE_DEVICE") != "cpu":
         parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
-        commands["GPU tests"] = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel, "tests/training/test_gpu.py"]
+        commands["GPU tests"] = ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *parallel,
+                                 "tests/training/test_gpu.py"]
     logs = {name: HOME / f"{name}.log" for name in commands}
     running = {name: subprocess.Popen([sys.executable, *command], cwd=course, env=_environment(course),
                                       stdout=logs[name].open("w"), stderr=subprocess.STDOUT, start_new_session=True)
