@@ -161,7 +161,10 @@ def queue() -> None:
     end = float((HOME / "began").read_text()) + table["seconds"]
     for group in table["groups"]:
         jobs, lock = list(group["jobs"]), threading.Lock()
-        threads = [threading.Thread(target=_work, args=(jobs, lock, end)) for _ in range(group["width"])]
+        cores = sorted(os.sched_getaffinity(0))  # each job its own: threads of several jobs would wait for each other
+        share = max(1, len(cores) // group["width"])
+        threads = [threading.Thread(target=_work, args=(jobs, lock, end, cores[k * share:][:share] or cores))
+                   for k in range(group["width"])]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -169,7 +172,8 @@ def queue() -> None:
     print(f"END OF QUEUE {Path('commit').read_text()[:7]}", flush=True)
 
 
-def _work(jobs: list[Mapping[str, Any]], lock: threading.Lock, end: float) -> None:
+def _work(jobs: list[Mapping[str, Any]], lock: threading.Lock, end: float, cores: Sequence[int]) -> None:
+    pinned = ["taskset", "-c", ",".join(map(str, cores))] if shutil.which("taskset") else []
     while True:
         with lock:
             jobs[:] = [job for job in jobs if time.time() + 60 * job["minutes"] < end]
@@ -178,8 +182,8 @@ def _work(jobs: list[Mapping[str, Any]], lock: threading.Lock, end: float) -> No
                 jobs.remove(ready)
         if ready:
             began = time.time()
-            found = subprocess.run([sys.executable, *ready["command"], str(OUTPUTS)], capture_output=True, text=True,
-                                   check=False)
+            found = subprocess.run([*pinned, sys.executable, *ready["command"], str(OUTPUTS)], capture_output=True,
+                                   text=True, check=False)
             lines = (found.stdout + found.stderr).strip().splitlines()
             result = [line for line in lines if "%" in line][-1:] if found.returncode == 0 else lines[-6:]
             _log(began, f"{' '.join(ready['command'][1:])}: exit code {found.returncode} {result}")
