@@ -23,7 +23,7 @@ COLAB = "https://colab.research.google.com/"
 
 
 def publish(folder: Path) -> str:
-    """Make the run in ``folder`` a published result: copy its record, executed notebook and, of the first seed, its
+    """Make the run in ``folder`` a published result: copy its record and, of the first seed, its executed notebook and
     figures; return its name.
 
     Raises ``CourseError`` for a run on synthetic data, a record that contradicts itself, and a run with overrides other
@@ -41,12 +41,17 @@ def publish(folder: Path) -> str:
     for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
-    atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
-    shown = {runs[0][0] for runs in tables.group_runs(assignment)}  # of a row the first seed; all are in the notebooks
-    for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
-        if name in shown and figure.exists():
-            shutil.copyfile(figure, images / f"{name}-{figure.name}")
+    if name in _shown_runs(assignment):
+        atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
+        for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
+            if figure.exists():
+                shutil.copyfile(figure, images / f"{name}-{figure.name}")
     return name
+
+
+def _shown_runs(assignment: str) -> set[str]:
+    """Names of the runs whose notebook and figures are published: of each row of the table the first seed."""
+    return {runs[0][0] for runs in tables.group_runs(assignment)}
 
 
 def _not_its_variant(record: Record, changed: Sequence[str]) -> str:
@@ -69,8 +74,10 @@ def find_problems() -> list[str]:
                 problems.append(f"{path} is the record of {record['experiment']['assignment']}, {name}.")
         except CourseError as error:
             problems.append(str(error))
-        if not (path.parents[1] / "runs" / f"{path.stem}.ipynb").is_file():
-            problems.append(f"{path} has no executed notebook.")
+    for assignment in list_assignments() if not problems else ():
+        runs = ASSIGNMENTS / assignment / "runs"
+        problems += [f"{name} of {assignment} has no executed notebook." for name in sorted(_shown_runs(assignment))
+                     if not (runs / f"{name}.ipynb").is_file()]
     return problems
 
 

@@ -41,9 +41,9 @@ def results_table(assignment: str, links: bool = True) -> str:
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
                      _length(runs), f"{minutes} min, {'<br>'.join(where)}"])
         if links:
-            rows[-1].append("<br>".join(
-                f"seed {run['experiment']['seed']}: [notebook](assignments/{assignment}/runs/{name}.ipynb), "
-                f"[record](assignments/{assignment}/results/{name}.json)" for name, run in runs))
+            records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
+                                for name, run in runs)
+            rows[-1].append(f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record of seed {records}")
     return _markdown(rows)
 
 
