@@ -1,4 +1,5 @@
 """READMEs: publishing a run, and writing the blocks between markers from the published records."""
+import contextlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -74,10 +75,11 @@ def find_problems() -> list[str]:
                 problems.append(f"{path} is the record of {record['experiment']['assignment']}, {name}.")
         except CourseError as error:
             problems.append(str(error))
-    for assignment in list_assignments() if not problems else ():
+    for assignment in list_assignments():
         runs = ASSIGNMENTS / assignment / "runs"
-        problems += [f"{name} of {assignment} has no executed notebook." for name in sorted(_shown_runs(assignment))
-                     if not (runs / f"{name}.ipynb").is_file()]
+        with contextlib.suppress(CourseError, LookupError, ValueError):  # an unreadable record is a problem above
+            problems += [f"{name} of {assignment} has no executed notebook." for name in sorted(_shown_runs(assignment))
+                         if not (runs / f"{name}.ipynb").is_file()]
     return problems
 
 

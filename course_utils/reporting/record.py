@@ -147,8 +147,8 @@ def _contradictions(record: Record) -> list[str]:
         wrong.append("the epochs of its history")
     if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
         wrong.append("its seconds")
-    # Evaluated on another machine or with other threads than trained, a few images between two classes may change.
-    # A GPU adds in another order every time.
+    # A few images between two classes may change where numbers are added in another order: on another machine, with
+    # another number of threads, on a GPU always.
     same = record["device"] == "cpu" and all(record["sessions"][-1].get(key) == record["evaluated"].get(key)
                for key in ("machine", "versions", "threads"))
     difference = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])

@@ -36,10 +36,11 @@ def results_table(assignment: str, links: bool = True) -> str:
         accuracy = _mean([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
         where = dict.fromkeys(f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
                               for _, run in runs for part in run["sessions"])  # each once, in order
-        minutes = _mean([run["seconds"] / 60 for _, run in runs], ".0f")
+        seconds = statistics.fmean(run["seconds"] for _, run in runs)
+        time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
         rows.append([_name(run), original.get(run["experiment"]["variant"], "–"),
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
-                     _length(runs), f"{minutes} min, {'<br>'.join(where)}"])
+                     _length(runs), f"{time}, {'<br>'.join(where)}"])
         if links:
             records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
                                 for name, run in runs)

@@ -11,6 +11,7 @@ from course_utils.models.spatial_transformer import (
     apply_spatial_transformer,
     decompose_affine,
     predict_theta,
+    resample,
 )
 
 SIGN_NET = "assignments/gtsrb_stn/best_net.py:SignNet"
@@ -43,6 +44,14 @@ def test_classifier_gets_the_resampled_images():
         assert (theta - theta[:1]).abs().max() > 1e-3  # each image has a map of its own
         expected = F.grid_sample(x, F.affine_grid(theta, [4, 3, 32, 32], align_corners=True), align_corners=True)
         torch.testing.assert_close(model(x), classifier(expected))
+
+
+def test_places_are_computed_in_float32_under_autocast():
+    """In bfloat16 a shift by 0.3 pixels of 32 would be one by 0.25 or 0.5 in places."""
+    x, theta = torch.rand(2, 3, 32, 32), torch.tensor([[1.0, 0.02, 0.019], [-0.02, 1.0, 0.019]]).expand(2, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = resample(x, theta)
+    torch.testing.assert_close(found, resample(x, theta), rtol=0, atol=0)
 
 
 def test_corners_are_aligned():

@@ -56,7 +56,7 @@ def test_command(pair, tmp_path, capsys):
     assert "cannot be shown: No prepared cifar10" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["curves.png"]
     assert main(["compare", "nowhere", "a"]) == 2
-    assert "cifar10_custom_resnet/published-5epochs-seed0" in capsys.readouterr().err
+    assert "cifar10_custom_resnet/published-24epochs-seed0" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main([*words[:3], "--output", str(tmp_path / "file" / "out")]) == 2
     assert "Not a directory" in capsys.readouterr().err

@@ -44,13 +44,15 @@ def test_published_runs_appear_in_the_readmes(repository):
         name = readme.publish(make_run(repository / f"run{seed}", seed=seed, correct=correct))
     assert name == "published-3epochs-seed1"
     assert [path.name for path in (repository / "images" / NAME).iterdir()] == ["published-3epochs-seed0-curves.png"]
-    notebook = (repository / "assignments" / NAME / "runs" / f"{name}.ipynb").read_text()
+    (path,) = (repository / "assignments" / NAME / "runs").iterdir()  # the first seed's
+    assert path.name == "published-3epochs-seed0.ipynb"
+    notebook = path.read_text()
     assert "/home/me" not in notebook and "C:" not in notebook and "EPOCHS = 3" in notebook
     changed = readme.update_readmes()
     assert changed == [repository / "README.md", repository / "assignments" / NAME / "README.md"]
     text = (repository / "README.md").read_text()
     assert "**72.00 ± 2.83 %** (2 seeds)" in text and "3 of 24, schedule scaled" in text
-    assert f"(assignments/{NAME}/runs/published-3epochs-seed1.ipynb)" in text
+    assert f"[1](assignments/{NAME}/results/published-3epochs-seed1.json)" in text
     own = (repository / "assignments" / NAME / "README.md").read_text()
     assert "(runs/published-3epochs-seed0.ipynb)" in own
     assert f"../../images/{NAME}/published-3epochs-seed0-curves.png" in own

@@ -4,6 +4,7 @@ import dataclasses
 import getpass
 import json
 import platform
+import subprocess
 
 import pytest
 from helpers import file_size_limit, finished_record
@@ -69,17 +70,32 @@ def test_other_files_are_refused(tmp_path, text):
         read_record(tmp_path / "record.json")
 
 
-@pytest.mark.parametrize(("name", "value"), [("machine", "another"), ("threads", -1)])
-def test_another_machine_may_classify_a_few_images_differently(tmp_path, name, value):
+@pytest.mark.parametrize(("name", "value"), [("machine", "another"), ("threads", -1), ("device", "cuda")])
+def test_another_machine_or_a_gpu_may_classify_a_few_images_differently(tmp_path, name, value):
     made = copy.deepcopy(finished_record())
     made["history"][-1]["test_accuracy"] -= 0.003
     with pytest.raises(CourseError, match="last epoch's"):
         read_record(write_record(made, tmp_path))
-    made["evaluated"][name] = value
+    (made if name == "device" else made["evaluated"])[name] = value
     read_record(write_record(made, tmp_path))
     made["history"][-1]["test_accuracy"] -= 0.003
     with pytest.raises(CourseError, match="last epoch's"):
         read_record(write_record(made, tmp_path))
+
+
+def test_commit_without_git_is_what_the_environment_says(tmp_path, monkeypatch):
+    """Also where the package was unpacked inside of another repository."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q",
+                    "--allow-empty", "-m", "another"], check=True)
+    (tmp_path / "course").mkdir()
+    monkeypatch.setattr(record, "REPO", tmp_path / "course")
+    monkeypatch.delenv("COURSE_COMMIT", raising=False)
+    assert record.commit() is None
+    monkeypatch.setenv("COURSE_COMMIT", "abc+")
+    assert record.commit() == "abc+"
+    monkeypatch.setattr(record, "REPO", tmp_path)  # a checkout of its own: git decides
+    assert len(record.commit()) == 40
 
 
 def test_full_disk_keeps_the_old_record(tmp_path):

@@ -58,7 +58,7 @@ def test_results_have_one_row_per_split_with_the_mean_over_seeds(runs):
     assert track[0] == "lenet_stn, track split" and "98.15 %" in track[1]
     assert track[2:4] == ["**75.00 ± 35.36 %** (2 seeds)", "90.00 %, 0.250"]
     assert track[4].startswith("3 of 30, schedule scaled") and track[4].endswith("best epoch: 2, 2")
-    assert track[5].startswith("2 min, ") and track[5].endswith(", fp32")
+    assert track[5].startswith("90 s, ") and track[5].endswith(", fp32")
     assert random[2] == "**50.00 %** (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
     assert cells(tables.results_table(NAME, links=False)) == [row[:-1] for row in cells(tables.results_table(NAME))]
 
