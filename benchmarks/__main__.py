@@ -23,9 +23,13 @@ rounds' ratios. This processor has {units} for bfloat16 products, in which the g
 
 ## On a GPU
 
-From the records of full runs (`python -m benchmarks.gpu`).
+From the records of full runs (`python -m benchmarks.gpu`). Training steps are replayed CUDA graphs.
 
 {gpu}
+
+The rest of a step was not profiled. By count, a step of the custom ResNet moves 6 GB through the memory (batch norms,
+ReLUs, Adam): about half of its time. `s7` has no row: its grouped and depthwise convolutions took about 20 ms a step
+beside seven other runs, and its 200 epochs did not fit into the time that we had on the GPU.
 """
 
 

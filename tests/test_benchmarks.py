@@ -31,15 +31,17 @@ def test_the_gpu_table_counts_full_runs_on_a_gpu(monkeypatch):
     def run(assignment, variant, epochs, seconds, accuracy=0.95, device="cuda"):
         return {"experiment": {"assignment": assignment, "variant": variant, "epochs": epochs, "stages": []},
                 "synthetic": False, "sessions": [{"machine": "NVIDIA H200, 16 cores"}], "device": device,
-                "precision": "bf16", "seconds": seconds, "final": {"accuracy": accuracy}}
+                "precision": "bf16", "seconds": seconds, "history": [{"seconds": 3.0}, {"seconds": seconds / 24}],
+                "final": {"accuracy": accuracy}}
 
     monkeypatch.setattr(gpu, "published_records", lambda assignment: {})
-    assert [(row.ours, row.met) for row in gpu.rows()] == [(None, None)] * 4
-    assert timing.table(gpu.rows()).count("not yet measured") == 4
+    assert [(row.ours, row.met) for row in gpu.rows()] == [(None, None)] * 6
+    assert timing.table(gpu.rows()).count("not yet measured") == 6
     monkeypatch.setattr(gpu, "published_records", lambda name: dict(enumerate(
         [run(name, "s7", 200, 120), run(name, "s7", 5, 1), run(name, "s7", 200, 9, device="cpu")] if "dilated" in name
         else [run(name, "published", 24, seconds, 0.93 + 0.01 * k) for k, seconds in enumerate((10, 11, 16))])))
-    accuracy, seconds, minutes, share = gpu.rows()
+    accuracy, seconds, minutes, first, later, share = gpu.rows()
     assert accuracy.ours == pytest.approx(94) and accuracy.met is False  # three seeds, not five
     assert (seconds.ours, seconds.rounds, seconds.met) == (11, 3, True) and (minutes.ours, minutes.met) == (2, True)
+    assert (first.ours, later.ours) == (3, pytest.approx(11 / 24))
     assert share.ours == pytest.approx(100 * 2.73e15 / 11 / 989e12, rel=0.01)
