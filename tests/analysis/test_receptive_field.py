@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gradient_field import gradient_field
+from course_utils.analysis.gradient_field import gradient_field
 from course_utils.analysis.receptive_field import receptive_field_table, trace_fields
 from course_utils.models import MODELS, build_model
 
