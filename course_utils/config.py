@@ -1,4 +1,5 @@
 """What defines one run: equal experiments give equal numbers on the same CPU with the same number of threads."""
+import ast
 import dataclasses
 import hashlib
 from collections.abc import Mapping
@@ -237,5 +238,23 @@ def display_name(model: str) -> str:
 
 
 def file_hash(model: str) -> str:
-    """SHA-256 of a custom network's file, by which a run detects that it was edited."""
-    return hashlib.sha256(locate_model(model)[0].read_bytes()).hexdigest()
+    """SHA-256 of a custom network's file and of the modules beside it that it imports: a run detects their edits."""
+    files = _with_imports(locate_model(model)[0], [])
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _with_imports(path: Path, found: list[Path]) -> list[Path]:
+    """``found``, with ``path`` and all modules in its folder that it imports, directly or not."""
+    found.append(path)
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return found  # building the network reports it
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    for name in sorted({name.split(".")[0] for name in names}):
+        beside = path.parent / f"{name}.py"
+        if beside.is_file() and beside not in found:
+            _with_imports(beside, found)
+    return found

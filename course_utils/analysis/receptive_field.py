@@ -90,9 +90,14 @@ class FieldTracer(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
 
+    def finish(self, output: Any) -> None:
+        """An operation that is not followed does not matter when the network's ``output`` does not depend on it."""
+        if isinstance(output, Tensor) and id(output) in self._fields and self._fields[id(output)][1].known:
+            self.unknown_after = ""
+
     def _leave(self, output: Any) -> None:
         name = self._stack.pop()
-        if id(output) in self._fields:
+        if id(output) in self._fields and output.dim() == 4:
             self.outputs[name] = self._fields[id(output)][1]
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -217,7 +222,8 @@ def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTr
     x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
     with (eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]),
           FieldTracer(model, x, axis) as tracer):
-        model(x)
+        out = model(x)
+        tracer.finish(out)
     return tracer
 
 

@@ -112,7 +112,7 @@ def _global_means(layers: Layers) -> Layers:
         if layers[number].size_in > 1 or number in returned:
             returned |= layers[number].inputs
     return [layer for number, layer in enumerate(layers) if number not in returned and layer.op in MEANS
-            and layer.kernel == layer.size_in > layer.size_out == 1]
+            and layer.kernel == layer.size_in and layer.size_out == 1]
 
 
 def _inner_pooling(layers: Layers) -> Layers:
@@ -136,7 +136,7 @@ def _receptive_field(least: int, facts: _Facts) -> tuple[str, str, bool | None]:
     rule = f"receptive field of at least {least}"
     if facts.unknown_after:
         return rule, f"unknown after {facts.unknown_after}", None
-    field = min(max((layer.field for layer in side), default=1) for side in facts.axes)
+    field = min(max((layer.field or 1 for layer in side), default=1) for side in facts.axes)
     return rule, f"{field}", field >= least
 
 

@@ -6,6 +6,20 @@ from course_utils.analysis.receptive_field import trace_fields
 from course_utils.models.summary import Shape, eval_mode
 
 
+def map_sizes(model: nn.Module, input_size: Shape) -> dict[str, int]:
+    """Blocks whose output is a feature map (N, C, size, size), size > 1, with that size, in order of execution.
+
+    They are direct children of ``model``; if none of these returns a map, children of children, and so on.
+    ``model.get_submodule`` finds each by its name. Empty for a network without maps. An output of four dimensions whose
+    rows and columns are not those of an image (attention weights, channels in the last place) is not a map.
+    """
+    rows, columns = (trace_fields(model, input_size, axis).outputs for axis in (-2, -1))
+    sizes = {name: field.length for name, field in columns.items()
+             if name and field.known and rows[name].known and field.length == rows[name].length > 1}
+    depth = min((name.count(".") for name in sizes), default=0)
+    return {name: size for name, size in sizes.items() if name.count(".") == depth}
+
+
 def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     """Evidence for ``classes`` (B,) that ``layer`` finds in images ``x`` (B, 3, H, W): float32 (B, H, W), 0 to 1.
 
@@ -18,7 +32,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     outputs: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
     with hook, eval_mode(model), torch.enable_grad():  # removes the hook at its end
-        logits = model(x).flatten(1)
+        logits = model(x.detach().requires_grad_()).flatten(1)  # a gradient reaches the layers of a frozen network too
         gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs[0], materialize_grads=True)
     heat = (outputs[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()
     rows, columns = (_interpolation(model, layer, x.shape, heat.shape, axis).to(heat.device) for axis in (-2, -1))

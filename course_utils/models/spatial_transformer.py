@@ -4,6 +4,7 @@ Three steps, each with a gradient: a localization network predicts six numbers t
 ``affine_grid`` computes for each pixel of the output the place in the input that the map sends it to; ``grid_sample``
 interpolates the input there, bilinearly.
 """
+import inspect
 from collections.abc import Iterable
 
 import numpy as np
@@ -54,10 +55,15 @@ def resample(x: Tensor, theta: Tensor) -> Tensor:
 
     In float32 even under autocast: bfloat16 has steps of up to a sixteenth of a pixel in an image of 32.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
         # (N, H, W, 2): x and y of the place to look at
         grid = F.affine_grid(theta.float(), list(x.shape), align_corners=True)
         return F.grid_sample(x.float(), grid, align_corners=True)
+
+
+def has_transformer(model: nn.Module) -> bool:
+    """Whether ``model`` has the methods ``theta`` and ``transform`` of a spatial transformer."""
+    return all(inspect.ismethod(getattr(model, name, None)) for name in ("theta", "transform"))
 
 
 @torch.no_grad()
@@ -65,7 +71,7 @@ def predict_theta(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     """float32 (N, 2, 3): ``model.theta`` of all images; the identity for a network without a transformer."""
     identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     with eval_mode(model):
-        thetas = [model.theta(x).float().cpu() if hasattr(model, "theta") else identity.expand(len(x), 2, 3)
+        thetas = [model.theta(x).float().cpu() if has_transformer(model) else identity.expand(len(x), 2, 3)
                   for x, _ in batches]
     return torch.cat(thetas).numpy()
 
@@ -73,7 +79,7 @@ def predict_theta(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
 @torch.no_grad()
 def apply_spatial_transformer(model: nn.Module, x: Tensor) -> Tensor:
     """What the classifier sees of images ``x`` (B, 3, H, W); ``x`` itself for a network without a transformer."""
-    if not hasattr(model, "transform"):
+    if not has_transformer(model):
         return x
     with eval_mode(model):
         return model.transform(x.to(next(model.parameters()).device)).to(x.device)

@@ -1,10 +1,10 @@
-"""The structure of a network: its summary, its feature maps, and the image sizes that it accepts."""
+"""The structure of a network: its summary and the image sizes that it accepts."""
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from course_utils.errors import CourseError
 
@@ -63,25 +63,6 @@ def accepts_size(model: nn.Module, size: int) -> bool:
     except (RuntimeError, ValueError, AssertionError, IndexError, CourseError):  # any error of a forward pass
         return False
     return True
-
-
-def map_sizes(model: nn.Module, input_size: Shape) -> dict[str, int]:
-    """Blocks whose output is a feature map (N, C, size, size), size > 1, with that size, in order of execution.
-
-    They are direct children of ``model``; if none of these returns a map, children of children, and so on.
-    ``model.get_submodule`` finds each by its name. Empty for a network without maps.
-    """
-    sizes: dict[str, int] = {}
-    names = {module: name for name, module in model.named_modules() if name}
-
-    def note_output(module: nn.Module, _: Any, output: Any) -> None:
-        if module in names and isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1:
-            sizes[names[module]] = output.shape[-1]
-
-    with nn.modules.module.register_module_forward_hook(note_output):
-        _run_once(model, input_size)
-    depth = min((name.count(".") for name in sizes), default=0)
-    return {name: size for name, size in sizes.items() if name.count(".") == depth}
 
 
 def _run_once(model: nn.Module, input_size: Shape) -> None:

@@ -80,7 +80,7 @@ def make_record(exp: Experiment, data: Dataset, lr: float, parameters: int, trai
         "seconds": sum(row["seconds"] for row in training.history),
         "precision": precision,
         "device": device.type,
-        "memory_format": "channels_last",
+        "memory_format": training.sessions[-1].get("memory_format", "channels_last"),
         "sessions": training.sessions,
         "evaluated": environment_info(),
     }

@@ -51,13 +51,15 @@ def choose_lr(exp: Experiment, result: LRFinderResult) -> float:
 
 def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precision: str = "fp32",
             folder: Path | None = None, low: float = 1e-5, high: float = 1.0) -> LRFinderResult:
-    """Train a copy of ``model`` for ``exp.lr_finder_steps`` steps with rates growing from ``low`` to ``high``, or until
-    the loss exceeds four times its minimum. The result is kept in ``folder``: a resumed run must have the same rate.
+    """Train ``model`` for ``exp.lr_finder_steps`` steps with rates growing from ``low`` to ``high``, or until
+    the loss exceeds four times its minimum; then its weights are set back. The result is kept in ``folder``: a resumed
+    run must have the same rate.
     """
     kept = folder and folder / "lr_range.json"
     if kept and (result := _load_result(kept, exp)):
         return result
-    model, optimizer = prepare_training(exp, copy.deepcopy(model), low, batches.device)
+    before = copy.deepcopy(model.state_dict())
+    model, optimizer = prepare_training(exp, model, low, batches.device)
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
     step = TrainStep(exp, model, optimizer, precision)
     step.record = None  # so few steps are over before a graph is recorded
@@ -73,6 +75,8 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
             losses.append(mean / (1 - SMOOTHING ** len(lrs)))
             if not losses[-1] < 4 * min(losses):
                 break
+    model.load_state_dict(before)
+    model.zero_grad()
     result = LRFinderResult(lrs, losses)
     if kept:
         folder.mkdir(parents=True, exist_ok=True)

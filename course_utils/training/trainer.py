@@ -59,10 +59,15 @@ def train_one_epoch(step: TrainStep, schedule: LRScheduler, loader: BatchLoader,
 
 
 def prepare_training(exp: Experiment, model: nn.Module, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:
-    """Model on ``device``, in training mode and channels_last, and its optimizer with learning rate ``lr``."""
-    model = model.to(device, memory_format=torch.channels_last)
+    """Model on ``device``, in training mode and ``memory_format_of``, and its optimizer with learning rate ``lr``."""
+    model = model.to(device, memory_format=getattr(torch, memory_format_of(model)))
     model.train()
     return model, make_optimizer(exp, model, lr)
+
+
+def memory_format_of(model: nn.Module) -> str:
+    """"channels_last", or "contiguous_format" for a custom network that cannot be trained in that layout."""
+    return "channels_last" if getattr(model, "channels_last", True) else "contiguous_format"
 
 
 def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader, lr: float, *, precision: str = "fp32",
@@ -84,7 +89,8 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
     if not _is_finished(exp, done):
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
-                              "device": train.device.type, **(environment or {})})
+                              "device": train.device.type, "memory_format": memory_format_of(model),
+                              **(environment or {})})
     name, guessing = "val" if exp.holdout else "test", math.log(1 + int(train.labels.max()))
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1

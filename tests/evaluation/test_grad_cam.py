@@ -6,7 +6,7 @@ from helpers import toy_model
 from torch import nn
 
 from course_utils.analysis.receptive_field import trace_fields
-from course_utils.evaluation.grad_cam import grad_cam
+from course_utils.evaluation.grad_cam import grad_cam, map_sizes
 from course_utils.models import build_model
 
 
@@ -101,3 +101,43 @@ def test_the_map_of_an_unknown_receptive_field_is_stretched():
     small = nn.functional.avg_pool2d(shuffled(x.detach()), 2)[:, :1]
     expected = nn.functional.interpolate(small, size=8, mode="bilinear")[:, 0]
     torch.testing.assert_close(heat, expected / expected.amax((1, 2), keepdim=True))
+
+
+def test_map_sizes_lists_the_outermost_blocks_that_return_maps():
+    assert map_sizes(build_model("custom_resnet", 10), (1, 3, 32, 32)) == {
+        "prep": 32, "layer1_x": 16, "layer1_r": 16, "layer2": 8, "layer3_x": 4, "layer3_r": 4}
+    nested = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()), nn.Flatten()))
+    assert map_sizes(nested, (1, 3, 8, 8)) == {"0.0": 6, "0.1": 6}
+    assert map_sizes(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), (1, 3, 8, 8)) == {}
+
+
+class Tokens(nn.Module):
+    """A map (N, 16, 8, 8) as 64 tokens, whose similarities (N, 2, 64, 64) have four dimensions as well."""
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2).unflatten(2, (2, 8)).transpose(1, 2)
+        return (tokens @ tokens.transpose(2, 3)).softmax(-1)
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.layer(x.permute(0, 2, 3, 1))  # (N, 8, 8, 8), which is not (N, C, H, W)
+
+
+@pytest.mark.parametrize("last", [
+    Tokens(), ChannelsLast(), nn.Sequential(nn.Flatten(2), nn.Unflatten(2, (4, 16))), nn.Flatten(),
+    nn.Sequential(nn.Flatten(2), nn.Unflatten(1, (2, 8)))])
+def test_what_only_looks_like_a_map_is_left_out(last):
+    assert map_sizes(nn.Sequential(nn.Conv2d(3, 16, 4, 4), last), (1, 3, 32, 32)) == {"0": 8}
+
+
+def test_a_frozen_network_is_explained_too():
+    model = toy_model().requires_grad_(False)
+    images, classes = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 0])
+    frozen = grad_cam(model, model[0], images, classes)
+    torch.testing.assert_close(frozen, grad_cam(model.requires_grad_(), model[0], images, classes))
+    assert frozen.amax((1, 2)).max() == 1

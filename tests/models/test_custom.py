@@ -1,4 +1,5 @@
 """A custom network can be used everywhere, and its errors are reported with the line of the student's file."""
+import hashlib
 import sys
 import textwrap
 
@@ -9,6 +10,7 @@ from helpers import toy_loader
 from course_utils import config
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
+from course_utils.evaluation import predict
 from course_utils.models import build_model
 from course_utils.reporting.run_folder import run_name
 from course_utils.training.lr_finder import find_lr
@@ -117,10 +119,105 @@ def test_faulty_network_is_reported_in_one_message(here, text, message):
     assert caught.value._render_traceback_() == [f"CourseError: {caught.value}"]
 
 
-def test_system_exit_is_not_an_error(here):
-    write(here, "raise SystemExit\n")
-    with pytest.raises(SystemExit):
+FLAT = GOOD.replace(".mean((2, 3))", "; x = x.view(len(x), -1)").replace("Linear(width", "Linear(width * 36")
+
+
+@pytest.mark.parametrize("view", [FLAT, FLAT.replace("x.view(len(x), -1)", "x.view(x.size(0), x.size(1) * 36)")])
+def test_network_that_cannot_take_channels_last_trains_in_the_ordinary_layout(here, tiny, view):
+    """A view of a convolution's result has other strides in channels_last, which training uses otherwise."""
+    write(here, view)
+    model = build_model("my_net.py:Net", 2, 8)
+    loader = toy_loader(tiny.batch_size)
+    find_lr(tiny.replace(lr_finder_steps=10), model, loader)
+    training = fit(tiny, model, loader, loader, tiny.lr, log=lambda _: None)
+    assert [part["memory_format"] for part in training.sessions] == ["contiguous_format"]
+    assert model.conv.weight.is_contiguous() and training.history[-1]["train_loss"] < 0.7
+    write(here)
+    assert build_model("my_net.py:Net", 2, 8).channels_last
+
+
+@pytest.mark.parametrize("keep", [
+    "self.more = [nn.Linear(width, width) for _ in range(3)]", "self.more = (nn.Linear(width, width),)",
+    "self.more = {0: nn.Linear(width, width)}", "self.more = [nn.Linear(width, width).requires_grad_(False)]"])
+def test_layers_in_a_python_list_are_refused(here, keep):
+    """Nobody would train or count them."""
+    loop = "for layer in getattr(self.more, 'values', lambda: self.more)(): x = layer(x)"
+    write(here, GOOD.replace("self.fc = ", f"{keep}\n            self.fc = ").replace(
+        "return self", f"{loop}\n            return self"))
+    with pytest.raises(CourseError, match=r"[0-9]+ weights are used that are not among .* nn\.ModuleList"):
         build_model("my_net.py:Net", 10)
+    held = f"{keep.partition('=')[0]}= nn.ModuleList([nn.Linear(width, width)])"
+    write(here, GOOD.replace("self.fc = ", f"{held}\n            self.fc = ").replace(
+        "return self", "x = self.more[0](x)\n            return self"))
+    build_model("my_net.py:Net", 10)
+
+
+def test_modules_beside_the_file_are_its_own_and_part_of_its_fingerprint(tmp_path):
+    hashes, models = set(), [f"{tmp_path / name / 'my_net.py'}:Net" for name in ("ann", "bob")]
+    for folder, width in (("ann", 5), ("bob", 6), ("ann", 7)):  # the third time, ann's was edited
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write(tmp_path / folder, GOOD.replace("import torch\n", "import torch, layers\n").replace(
+            "width=8):", "width=8):\n            width = layers.WIDTH"))
+        write(tmp_path / folder, "from sizes import SIZES\nWIDTH = SIZES[0]\n", "layers.py")
+        write(tmp_path / folder, f"SIZES = [{width}]\n", "sizes.py")  # imported by an import
+        model = models[folder == "bob"]
+        assert build_model(model, 10).conv.out_channels == width
+        hashes.add(config.file_hash(model))
+    assert len(hashes) == 3 and "layers" not in sys.modules
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    write(alone)
+    digest = hashlib.sha256((alone / "my_net.py").read_bytes()).hexdigest()
+    assert config.file_hash(f"{alone / 'my_net.py'}:Net") == digest  # as published records have it
+
+
+@pytest.mark.parametrize("change", [
+    ("return self.fc(x)", "return torch.nn.functional.dropout(self.fc(x), 0.5)", "other results for the same images"),
+    ("return self.fc(x)", "return self.fc(x) + torch.rand(1)", "other results for the same images"),
+    ("return self.fc(x)", "return self.fc(x).softmax(1)", "returns probabilities. The loss expects logits")])
+def test_what_is_hardly_meant_is_a_warning(here, change):
+    old, new, message = change
+    write(here, GOOD.replace(old, new))
+    with pytest.warns(UserWarning, match=message):
+        build_model("my_net.py:Net", 10)
+
+
+def test_good_networks_are_not_warned_of(here, recwarn):
+    for last in ("return self.fc(x)", "return self.fc(x).log_softmax(1)", "return self.fc(x).sigmoid()"):
+        write(here, GOOD.replace("return self.fc(x)", last))
+        build_model("my_net.py:Net", 10)
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+
+
+def test_lazy_layers_and_weight_norm_train_and_compiled_networks_are_refused(here, tiny):
+    loader = toy_loader(tiny.batch_size)
+    for new in ("nn.LazyConv2d(width, 3)", "nn.utils.parametrizations.weight_norm(nn.Conv2d(3, width, 3))"):
+        write(here, GOOD.replace("nn.Conv2d(3, width, 3)", new))
+        model = build_model("my_net.py:Net", 2, 8)
+        assert sum(p.numel() for p in model.parameters()) >= 3 * 9 * 8 + 18
+        find_lr(tiny.replace(lr_finder_steps=10), model, loader)
+        fit(tiny, model, loader, loader, tiny.lr, log=lambda _: None)
+        predict(model, loader)
+    for new in ("Made = lambda num_classes=10: torch.compile(Net(num_classes))",
+                "Made = lambda num_classes=10: torch.jit.trace(Net(num_classes), torch.zeros(1, 3, 8, 8))",
+                "Made = lambda num_classes=10: nn.Sequential(torch.jit.script(nn.Conv2d(3, 3, 1)), Net(num_classes))"):
+        write(here, GOOD + f"\n    {new}\n")
+        with pytest.raises(CourseError, match="scripted or compiled: return the network itself"):
+            build_model("my_net.py:Made", 2, 8)
+    write(here, GOOD.replace("nn.Conv2d(3, width, 3)", "nn.utils.weight_norm(nn.Conv2d(3, width, 3))"))
+    with pytest.warns(FutureWarning), pytest.raises(CourseError, match=r"my_net\.py: RuntimeError: .*weight_norm"):
+        build_model("my_net.py:Net", 2, 8)  # the old way, which torch cannot copy
+
+
+@pytest.mark.parametrize("line", ["sys.exit()", "raise SystemExit", "quit()", "exit(0)", "sys.exit('done')"])
+def test_leaving_is_an_error(here, line, capsys):
+    """``check`` would end with the exit code 0 of a network that keeps the rules."""
+    write(here, f"import sys\n{line}\n")
+    with pytest.raises(CourseError, match=r"my_net\.py, line 2, in <module>:\n.*\nSystemExit"):
+        build_model("my_net.py:Net", 10)
+    write(here, GOOD.replace("return self", f"import sys; {line}; return self"))
+    assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 2
+    assert "SystemExit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "message"), [

@@ -10,6 +10,7 @@ from course_utils.models.spatial_transformer import (
     SpatialTransformer,
     apply_spatial_transformer,
     decompose_affine,
+    has_transformer,
     predict_theta,
     resample,
 )
@@ -31,6 +32,16 @@ def test_network_without_transformer_counts_as_the_identity():
     model, x = LeNet(), torch.rand(4, 3, 32, 32)
     assert apply_spatial_transformer(model, x) is x
     assert (predict_theta(model, [(x, torch.zeros(4))] * 2) == torch.eye(3)[:2].numpy()).all()
+
+
+@pytest.mark.parametrize("attribute", [nn.Parameter(torch.ones(3)), 3, nn.Linear(2, 2)])
+def test_an_attribute_of_that_name_is_no_transformer(attribute):
+    model = LeNet()
+    model.theta = attribute
+    x = torch.rand(2, 3, 32, 32)
+    assert not has_transformer(model) and apply_spatial_transformer(model, x) is x
+    assert predict_theta(model, [(x, None)]).shape == (2, 2, 3)
+    assert has_transformer(build_model("lenet_stn", 10))
 
 
 def test_classifier_gets_the_resampled_images():

@@ -5,7 +5,7 @@ from torch import nn
 
 from course_utils.errors import CourseError
 from course_utils.models import build_model
-from course_utils.models.summary import check_input_size, map_sizes, mult_adds, summary
+from course_utils.models.summary import check_input_size, mult_adds, summary
 
 
 def test_summary_and_mult_adds_are_the_published_ones():
@@ -15,14 +15,6 @@ def test_summary_and_mult_adds_are_the_published_ones():
         assert line in text
     assert round(mult_adds(model, (1, 3, 32, 32)) / 1e6, 2) == 379.27
     assert model.training  # a summary does not change the mode
-
-
-def test_map_sizes_lists_the_outermost_blocks_that_return_maps():
-    assert map_sizes(build_model("custom_resnet", 10), (1, 3, 32, 32)) == {
-        "prep": 32, "layer1_x": 16, "layer1_r": 16, "layer2": 8, "layer3_x": 4, "layer3_r": 4}
-    nested = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU()), nn.Flatten()))
-    assert map_sizes(nested, (1, 3, 8, 8)) == {"0.0": 6, "0.1": 6}
-    assert map_sizes(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), (1, 3, 8, 8)) == {}
 
 
 def test_unsuitable_image_size_is_rejected_with_the_smallest_possible_one():
