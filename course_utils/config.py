@@ -158,6 +158,13 @@ RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0
 def _check(exp: Experiment) -> None:
     """Raise ``CourseError`` for a wrong type or value; an int becomes a float where the field is one."""
     hints = get_type_hints(Experiment)
+    lists = dict.fromkeys(TRANSFORM_LISTS, (Transform, "transforms")) | {"stages": (Mapping, "tables")}
+    for name, (kind, what) in lists.items():
+        value = getattr(exp, name)
+        if not isinstance(value, tuple) or not all(isinstance(part, kind) for part in value):
+            raise CourseError(f"{name} = {value!r}: must be a list of {what}.")
+    if not isinstance(exp.model_settings, Mapping):
+        raise CourseError(f"model_settings = {exp.model_settings!r}: must be a table.")
     for name in hints.keys() - {*TRANSFORM_LISTS, "model_settings", "stages"}:
         value, legal = getattr(exp, name), getattr(hints[name], "__args__", (hints[name],))
         if float in legal and type(value) is int and abs(value) < 2**63:  # a larger int may not fit into a float
@@ -168,8 +175,8 @@ def _check(exp: Experiment) -> None:
             raise CourseError(f"{name} = {value!r}: must be {names}.")
         if name in CHOICES and value not in CHOICES[name]:
             raise unknown_name_error(name, value, CHOICES[name])
-        if name in POSITIVE and value is not None and not 0 < value < float("inf"):
-            raise CourseError(f"{name} = {value!r}: must be greater than 0.")
+        if name in POSITIVE and value is not None and not 0 < value <= 1e6:
+            raise CourseError(f"{name} = {value!r}: must be greater than 0{' and at most 1,000,000' * (value > 0)}.")
         if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
             raise CourseError(f"{name} = {value!r}: must be between {RANGES[name][0]} and {RANGES[name][1]}.")
     if exp.schedule == "one_cycle" and not 0 < exp.peak_epoch < exp.epochs:

@@ -1,6 +1,7 @@
 """Reading ``assignments/<name>/variants.toml``, strictly."""
 import dataclasses
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,8 @@ def _read(assignment: str) -> dict[str, Any]:
         if not isinstance(value, KEYS[key]):
             raise CourseError(f"{path}: {key} = {value!r}: must be a {KEYS[key].__name__}.")
     for name, settings in table["variant"].items():
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise CourseError(f"{path}: variant {name!r}: a name has letters, digits, '.', '-' and '_', as files have.")
         if not isinstance(settings, dict) or not isinstance(settings.get("extends", ""), str):
             raise CourseError(f"{path}: variant {name} must be a table, and `extends` the name of a variant.")
     return table
@@ -110,13 +113,16 @@ def _inherited_settings(variants: Mapping[str, Any], variant: str) -> dict[str, 
 
 def _build_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` with every described transform as a ``Transform``, those of the stages included."""
-    lists = {name: tuple(map(_transform, settings[name])) for name in TRANSFORM_LISTS if name in settings}
-    stages = {"stages": tuple(map(_build_transforms, settings["stages"]))} if "stages" in settings else {}
+    lists = {name: tuple(map(_transform, settings[name])) for name in TRANSFORM_LISTS
+             if isinstance(settings.get(name), list)}
+    stages = settings.get("stages")
+    stages = {"stages": tuple(_build_transforms(stage) if isinstance(stage, dict) else stage for stage in stages)
+              } if isinstance(stages, list) else {}
     return dict(settings) | lists | stages
 
 
 def _transform(step: Mapping[str, Any]) -> Transform:
-    if "name" not in step:
-        raise CourseError(f"augmentation step {dict(step)!r} has no name.")
+    if not isinstance(step, Mapping) or "name" not in step:
+        raise CourseError(f"augmentation step {step!r} has no name.")
     settings = {key: value for key, value in step.items() if key not in ("name", "p")}
     return Transform(step["name"], step.get("p", 1.0), settings)

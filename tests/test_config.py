@@ -78,6 +78,10 @@ def test_epochs_scale_the_schedule():
     ({"patience": 3}, "holdout"),
     ({"peak_epoch": 24}, "between 0 and epochs"),
     ({"stages": ({"seed": 1},)}, "Unknown setting of a stage: 'seed'"),
+    ({"epochs": 10**12}, "at most 1,000,000"),
+    ({"batch_size": 10**12}, "at most 1,000,000"),
+    ({"stages": ({"lr": float("nan")},)}, "greater than 0"),
+    *(({name: 5}, f"{name} = 5: must be a ") for name in ("augmentation", "expansion", "stages", "model_settings")),
 ])
 def test_invalid_settings_are_rejected(changes, message):
     with pytest.raises(CourseError, match=message):
@@ -97,6 +101,12 @@ def write_variants(tmp_path, monkeypatch, text):
     ('compare = "a"\n' + BASE, "must be a list"),
     (BASE + "epoch = 3", "Unknown setting of made_up:a: 'epoch'"),
     (BASE + "augmentation = [{p = 0.5}]", "has no name"),
+    (BASE + "augmentation = 5", "augmentation = 5: must be a list of transforms"),
+    (BASE + "augmentation = [5]", "augmentation step 5 has no name"),
+    (BASE + "stages = [5]", "must be a list of tables"),
+    (BASE + 'stages = "two"', "must be a list of tables"),
+    *((BASE.replace("[variant.a]", f"[variant.'{name}']"), f"variant '{name}': a name has letters")
+      for name in ("../x", "a/b", ".hidden", "a b", "-x")),
     (BASE + "rules = 2026-01-01", "not JSON serializable"),
     (HEAD + '[variant.a]\nabout = "x"', "lacks a setting"),
     (BASE.replace("[variant.a]", '[variant.a]\nextends = "z"'), "Legal: a"),

@@ -12,6 +12,10 @@ TRANSFORMS: Mapping[str, type] = {
     "resize": geometry.Resize, "random_resized_crop": geometry.RandomResizedCrop, "coarse_dropout": color.CoarseDropout,
     "to_gray": color.ToGray, "color_jitter": color.ColorJitter, "color_matrix": color.ColorMatrix}
 
+LIMITS: Mapping[str, tuple[float, float]] = {  # smallest and largest value of a setting, whatever the transform
+    "size": (1, 4096), "area": (0.001, 1), "ratio": (1, 10), "rotate": (0, 180), "shear": (0, 80), "shift": (0, 1),
+    "brightness": (0, 100), "contrast": (0, 100), "saturation": (0, 100), "hue": (0, 0.5), "scale": (0, 0.99)}
+
 
 def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]:
     """``(p, transform)`` of each described step. Raises ``CourseError`` for an unknown name, setting or p."""
@@ -24,9 +28,12 @@ def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]
         for name, value in described.settings.items():
             if name not in legal:
                 raise unknown_name_error(f"setting of {described.name}", name, legal)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
-                raise CourseError(f"{described.name}: {name} = {value!r} must be a number, 0 or greater.")
-        if not 0 <= described.p <= 1:
+            low, high = (1, 10) if kind is geometry.EnlargeCrop else LIMITS[name]
+            whole = name != "size" or isinstance(value, int)
+            if type(value) not in (int, float) or not low <= value <= high or not whole:
+                raise CourseError(f"{described.name}: {name} = {value!r} must be a {'' if name != 'size' else 'whole '}"
+                                  f"number between {low} and {high}.")
+        if type(described.p) not in (int, float) or not 0 <= described.p <= 1:
             raise CourseError(f"{described.name}: p = {described.p!r} must be between 0 and 1.")
         if kind in geometry.RESIZING and described.p != 1:
             raise CourseError(f"{described.name}: p = {described.p!r} must be 1, or the images differ in size.")

@@ -34,7 +34,8 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
     """Open a data set: ``data="real"`` from prepared arrays under ``root``, ``"synthetic"`` generated from ``seed``.
 
     Real arrays are memory-mapped and checked against the SHA-256 in their ``meta.json``; ``train_images`` and
-    ``test_images`` are then the first of each class. Raises ``CourseError`` when real data is missing.
+    ``test_images`` are then the first of each class. Arrays that are not the published ones (``datasets.toml``) are
+    called so in the title, which figures and records carry. Raises ``CourseError`` when real data is missing.
     """
     if name not in DATASETS:
         raise unknown_name_error("data set", name, DATASETS)
@@ -50,7 +51,8 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
             labels = arrays[f"{split}_labels"]
             chosen = stratified_subset(labels, count, len(meta["classes"]))
             arrays |= {key: array[chosen] for key, array in arrays.items() if key.startswith(split)}
-    return Dataset(name, info.title, tuple(meta["classes"]), info.mean, info.std, is_synthetic=False,
+    title = info.title if meta["sha256"] == info.sha256 else f"{info.title}, OTHER DATA than the published"
+    return Dataset(name, title, tuple(meta["classes"]), info.mean, info.std, is_synthetic=False,
                    sha256=meta["sha256"], **arrays)
 
 

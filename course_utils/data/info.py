@@ -24,6 +24,7 @@ class DatasetInfo:
     mean: tuple[float, float, float]  # for normalization, RGB, 0 to 1
     std: tuple[float, float, float]
     counts: Mapping[str, int]  # images per split
+    sha256: Mapping[str, str]  # of the published arrays
     classes: tuple[str, ...]  # in the order of the labels
     archives: tuple[Archive, ...]
     members: Mapping[str, str] = field(default_factory=dict)  # the needed part of a large archive: file name -> MD5

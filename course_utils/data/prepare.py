@@ -101,6 +101,7 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
                 return read_files(read, place), marker
         if all((place / archive.name).is_file() for archive in info.archives):
             return _read_archives(place, name), published
+    _raise_for_misplaced(name, root)
     log(f"{name}: nothing found in {root}; downloading {', '.join(info.members) or published}")
     try:
         if info.members:
@@ -116,6 +117,20 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
             f"Could not get {name}. Looked in {root} for prepared arrays, {', '.join(LAYOUTS[name])} and {published}; "
             f"then tried to download:\n{error}\nDownload {published} by hand, put it into {root} and run this again."
         ) from error
+
+
+def _raise_for_misplaced(name: str, root: Path) -> None:
+    """Raise ``CourseError`` when the files lie one folder too deep, or in small letters: no need to download them."""
+    home = root / name
+    searched = [folder for folder in (home, root) if folder.is_dir()]
+    deeper = [path for folder in searched for path in sorted(folder.iterdir()) if os.access(path, os.R_OK | os.X_OK)]
+    for folder in (*searched, *(path for path in deeper if path.is_dir())):
+        files = {path.name.lower(): path for path in folder.iterdir()}
+        for marker in LAYOUTS[name]:
+            found = files.get(marker.lower())
+            if found and (found.name != marker or folder not in searched):
+                raise CourseError(f"{found} looks like {name}: move it, with what lies beside it, into {home}, and "
+                                  f"give it the published name {marker}. Then run this again; nothing was downloaded.")
 
 
 def _read_archives(folder: Path, name: str) -> Arrays:

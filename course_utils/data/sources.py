@@ -2,6 +2,7 @@
 
 A file that is incomplete or damaged, or asks for code to be executed, is a ``CourseError`` that names it.
 """
+import codecs
 import csv
 import hashlib
 import io
@@ -93,8 +94,9 @@ def _gtsrb_archives(paths: Sequence[Path]) -> Arrays:
 
 
 def _gtsrb_table(text: bytes, delimiter: str, column: str) -> list[tuple[str, int]]:
-    """(file, label) of every row."""
-    rows = csv.DictReader(io.StringIO(text.decode("utf-8-sig")), delimiter=delimiter)
+    """(file, label) of every row; spreadsheets save tables as UTF-16 or with other line ends."""
+    coding = "utf-16" if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    rows = csv.DictReader(text.decode(coding).splitlines(), delimiter=delimiter)
     return [(row[column].strip(), int(row["ClassId"])) for row in rows]
 
 
@@ -103,7 +105,10 @@ def _gtsrb_arrays(split: str, rows: Sequence[tuple[str, int]], find: Callable[[s
     images = np.empty((len(rows), 32, 32, 3), np.uint8)
     for number, (name, _) in enumerate(rows):
         try:
-            image = Image.open(find(name)).convert("RGB")
+            image = Image.open(find(name))
+            if image.mode.startswith(("I", "F")):  # 16 bits: Pillow would make it white
+                raise ValueError(f"mode {image.mode}, not 8 bits per channel")
+            image = image.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
             raise CourseError(f"{name} cannot be read as an image ({error}). Unpack or download it again.") from error
         images[number] = image.resize((32, 32), Image.Resampling.BILINEAR)

@@ -1,5 +1,7 @@
 """READMEs: publishing a run, and writing the blocks between markers from the published records."""
 import contextlib
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -10,7 +12,13 @@ from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
 from course_utils.reporting import tables
 from course_utils.reporting.executed import check_fresh_run, strip_paths
-from course_utils.reporting.record import Record, changed_settings, read_record, variant_of
+from course_utils.reporting.record import (
+    Record,
+    changed_settings,
+    is_published_data,
+    read_record,
+    variant_of,
+)
 from course_utils.reporting.run_folder import run_name
 from course_utils.utils import REPO, atomic_write
 from course_utils.variants import list_assignments, read_assignment
@@ -27,17 +35,21 @@ def publish(folder: Path) -> str:
     """Make the run in ``folder`` a published result: copy its record and, of the first seed, its executed notebook and
     figures; return its name.
 
-    Raises ``CourseError`` for a run on synthetic data, a record that contradicts itself, and a run with overrides other
-    than seed, epochs and split: under the variant's name they would be misleading.
+    Raises ``CourseError`` for a run on synthetic or other data, a record that contradicts itself, another run's
+    notebook, and a run with overrides other than seed, epochs and split, which its variant's name would hide.
     """
     record = read_record(folder / "record.json")
     if record["synthetic"]:
         raise CourseError(f"{folder} is a run on synthetic data: not a result.")
+    if not is_published_data(record):
+        raise CourseError(f"{folder} is a run on {record['data']['title']}: not a result.")
     if changed := changed_settings(record):
         raise CourseError(f"{folder} {_not_its_variant(record, changed)} Define a variant of its own.")
     assignment, name = record["experiment"]["assignment"], run_name(variant_of(record))
     notebook = folder / f"{read_assignment(assignment)['notebook']}.ipynb"
     check_fresh_run(notebook)
+    if json.dumps(tables.summary_markdown(record), ensure_ascii=False)[1:-1] not in notebook.read_text("utf-8"):
+        raise CourseError(f"{notebook} does not end with the summary of this record: it is of another run.")
     home, images = ASSIGNMENTS / assignment, REPO / "images" / assignment
     for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
@@ -45,9 +57,46 @@ def publish(folder: Path) -> str:
     if name in _shown_runs(assignment):
         atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
         for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
-            if figure.exists():
+            if figure.exists() and not figure.is_symlink():
                 shutil.copyfile(figure, images / f"{name}-{figure.name}")
+        write_checksums(assignment, name)
     return name
+
+
+def _evidence(assignment: str, run: str) -> list[Path]:
+    """The published files of a run besides its record: executed notebook and figures."""
+    figures = [REPO / "images" / assignment / f"{run}-{kind}.png" for kind in FIGURES]
+    return [ASSIGNMENTS / assignment / "runs" / f"{run}.ipynb", *(path for path in figures if path.exists())]
+
+
+def _read_checksums(assignment: str) -> dict[str, str]:
+    """SHA-256 by file name, of the evidence as it was published: a file as ``sha256sum`` writes it."""
+    path = ASSIGNMENTS / assignment / "runs" / "SHA256SUMS"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def write_checksums(assignment: str, run: str) -> None:
+    """Note the SHA-256 of the files of ``run``, and forget those of runs that are not shown any more."""
+    shown = _shown_runs(assignment)
+    kept = {name: digest for name, digest in _read_checksums(assignment).items()
+            if any(name.startswith((f"{other}.ipynb", f"{other}-")) for other in shown)}
+    new = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _evidence(assignment, run)}
+    lines = [f"{digest}  {name}\n" for name, digest in sorted((kept | new).items())]
+    atomic_write(ASSIGNMENTS / assignment / "runs" / "SHA256SUMS", "".join(lines))
+
+
+def _changed_evidence(assignment: str) -> list[str]:
+    """A sentence for each published file that is missing or not what was published."""
+    sums, problems = _read_checksums(assignment), []
+    files = {path.name: path for run in _shown_runs(assignment) for path in _evidence(assignment, run)}
+    for name in sorted(sums.keys() | files.keys()):
+        path = files.get(name)
+        if path is None or not path.is_file():
+            problems.append(f"{name} of {assignment} is missing.")
+        elif name not in sums or hashlib.sha256(path.read_bytes()).hexdigest() != sums[name]:
+            problems.append(f"{path} is not the file that was published (SHA-256): publish its run again.")
+    return problems
 
 
 def _shown_runs(assignment: str) -> set[str]:
@@ -62,12 +111,14 @@ def _not_its_variant(record: Record, changed: Sequence[str]) -> str:
 
 def find_problems() -> list[str]:
     """What is wrong with the published records, a sentence each: edited after the run, of another experiment than
-    ``variants.toml`` has now, under another run's name, without a notebook.
+    ``variants.toml`` has now, under another run's name, with a notebook or figures that are missing or changed.
     """
     problems = []
     for path in sorted(ASSIGNMENTS.glob("*/results/*.json")):
         try:
             record = read_record(path)
+            if not is_published_data(record):
+                problems.append(f"{path} is of other data than the published.")
             if changed := changed_settings(record):
                 problems.append(f"{path} {_not_its_variant(record, changed)}")
             name = run_name(variant_of(record))
@@ -76,10 +127,8 @@ def find_problems() -> list[str]:
         except CourseError as error:
             problems.append(str(error))
     for assignment in list_assignments():
-        runs = ASSIGNMENTS / assignment / "runs"
         with contextlib.suppress(CourseError, LookupError, ValueError):  # an unreadable record is a problem above
-            problems += [f"{name} of {assignment} has no executed notebook." for name in sorted(_shown_runs(assignment))
-                         if not (runs / f"{name}.ipynb").is_file()]
+            problems += _changed_evidence(assignment)
     return problems
 
 

@@ -13,6 +13,7 @@ import torch
 
 from course_utils.config import ASSIGNMENTS, Experiment, config_differences, total_epochs
 from course_utils.data.datasets import Dataset
+from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError
 from course_utils.evaluation.metrics import Prediction, per_class_accuracy
 from course_utils.reporting.lock import release_folder
@@ -145,7 +146,8 @@ def _contradictions(record: Record) -> list[str]:
     wrong = []
     if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > total_epochs(exp):
         wrong.append("the epochs of its history")
-    if abs(sum(row["seconds"] for row in history) - record["seconds"]) > 0.01:
+    if not abs(sum(row["seconds"] for row in history) - record["seconds"]) <= 0.01 or min(
+            row["seconds"] for row in history) < 0:
         wrong.append("its seconds")
     # A few images between two classes may change where numbers are added in another order: on another machine, with
     # another number of threads, on a GPU always.
@@ -160,11 +162,23 @@ def _contradictions(record: Record) -> list[str]:
         wrong.append("its kept epoch and its best one")
     weights = final.get("class_images", [1] * len(final["per_class"]))  # older records are of balanced classes
     correct = sum(weight * share for weight, share in zip(weights, final["per_class"].values()))
-    if abs(correct / sum(weights) - final["accuracy"]) > 1e-9 or not 0 <= final["accuracy"] <= 1:
+    if not abs(correct / sum(weights) - final["accuracy"]) <= 1e-9 or not all(
+            0 <= share <= 1 for share in (final["accuracy"], *final["per_class"].values())):
         wrong.append("its final accuracy and its classes'")
-    if len(final["predicted"].split()) != final["images"]:
+    predicted = [int(number) for number in final["predicted"].split()]
+    if len(predicted) != final["images"] or not set(predicted) <= set(range(len(final["per_class"]))):
         wrong.append("its predictions and its images")
+    elif "class_images" in final:  # of a class at least as many were predicted as were right
+        right = [weight * share for weight, share in zip(weights, final["per_class"].values())]
+        if (np.bincount(predicted, minlength=len(right)) < np.round(right)).any():
+            wrong.append("its predictions and its classes' accuracies")
     return wrong
+
+
+def is_published_data(record: Record) -> bool:
+    """Whether the run used the arrays whose SHA-256 ``data/datasets.toml`` names."""
+    info = DATASETS.get(record["experiment"]["dataset"])
+    return info is not None and record["data"]["sha256"] == info.sha256
 
 
 def configured_epochs(record: Record) -> int | None:
@@ -177,8 +191,9 @@ def configured_epochs(record: Record) -> int | None:
 
 
 def is_full_length(record: Record) -> bool:
-    """Whether the run was on real data with all epochs of its variant: only then it is a result of that variant."""
-    return not record["synthetic"] and total_epochs(record["experiment"]) == configured_epochs(record)
+    """Whether the run was on the published data with all epochs of its variant: only then it is its result."""
+    complete = total_epochs(record["experiment"]) == configured_epochs(record)
+    return complete and not record["synthetic"] and is_published_data(record)
 
 
 def variant_of(record: Record) -> Experiment:

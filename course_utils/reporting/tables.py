@@ -1,5 +1,6 @@
 """Tables and texts for READMEs and notebooks, in Markdown, from the published records alone."""
 import dataclasses
+import re
 import statistics
 from collections.abc import Sequence
 
@@ -34,11 +35,11 @@ def results_table(assignment: str, links: bool = True) -> str:
     for runs in group_runs(assignment):
         run = runs[0][1]
         accuracy = _mean([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
-        where = dict.fromkeys(f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}"
+        where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
                               for _, run in runs for part in run["sessions"])  # each once, in order
         seconds = statistics.fmean(run["seconds"] for _, run in runs)
         time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-        rows.append([_name(run), original.get(run["experiment"]["variant"], "–"),
+        rows.append([_name(run), _raw(original.get(run["experiment"]["variant"], "–")),
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
                      _length(runs), f"{time}, {'<br>'.join(where)}"])
         if links:
@@ -53,7 +54,8 @@ def provenance_table(assignment: str) -> str:
     rows = [["variant", "parameters", "training, augmented", "test loss", "data", "commit"]]
     for runs in group_runs(assignment):
         run = runs[0][1]
-        data = dict.fromkeys(f"{run['data']['title']} `{run['data']['sha256']['test_images'][:7]}`" for _, run in runs)
+        data = dict.fromkeys(f"{_raw(run['data']['title'])} `{run['data']['sha256']['test_images'][:7]}`"
+                             for _, run in runs)
         commits = dict.fromkeys(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
                                 for part in run["sessions"] if (commit := part.get("commit")))
         loss = _mean([run["final"]["loss"] for _, run in runs], ".3f")
@@ -84,7 +86,7 @@ def versions_table(assignment: str) -> str:
         changes = "<br>".join(_differences(load_experiment(assignment, parent), exp)) if parent else "–"
         ours = [_mean([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
                 if name in full and full[name][0][1].get(part) else "–" for part in ("validation", "final")]
-        rows.append([name, parent or "–", changes, exp.about, about["published"].get(name, "–"), *ours])
+        rows.append([name, parent or "–", changes, _raw(exp.about), _raw(about["published"].get(name, "–")), *ours])
     return _markdown(rows)
 
 
@@ -128,6 +130,11 @@ def summary_markdown(record: Record) -> str:
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
     head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *lines]) if lines else "_No run yet._"
+
+
+def _raw(text: object) -> str:
+    """``text`` of a record or of variants.toml as it is read in Markdown, in one cell of a table."""
+    return re.sub(r"([|<>*`\[\]\\])", r"\\\1", " ".join(str(text).split()))
 
 
 def _name(run: Record) -> str:

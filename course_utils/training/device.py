@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch.torch_version import TorchVersion
 
 
 def select_device() -> torch.device:
@@ -19,6 +20,9 @@ def select_device() -> torch.device:
     # of LeNet + STN took 456 s instead of 150 s. Flushed to zero they cost nothing.
     torch.set_flush_denormal(True)
     if os.environ.get("COURSE_DEVICE") == "cpu" or not torch.accelerator.is_available():
+        return torch.device("cpu")
+    if torch.accelerator.current_accelerator().type == "mps" and torch.__version__ < TorchVersion("2.13"):
+        print("Apple's GPU needs torch 2.13 (grid_sample with border padding): the CPU is used.")
         return torch.device("cpu")
     torch.backends.cudnn.benchmark = True  # cuDNN tries its kernels once per shape and keeps the fastest
     return torch.accelerator.current_accelerator()

@@ -1,5 +1,6 @@
 """The training loop: one epoch, a run with checkpoints, and a run of several stages."""
 import contextlib
+import copy
 import math
 import re
 import time
@@ -88,15 +89,22 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     pace = checkpoint.Pace()
     done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
     if not _is_finished(exp, done):
+        _log_other_conditions(done, {"precision": precision, **(environment or {})}, log)
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
                               "device": train.device.type, "memory_format": memory_format_of(model),
                               **(environment or {})})
+    start = None if done.history else copy.deepcopy(model.state_dict())  # for a second call after an interrupt
     name, guessing = "val" if exp.holdout else "test", math.log(1 + int(train.labels.max()))
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1
-        with readable_errors(exp, train.device):
-            row = train_one_epoch(step, schedule, train, epoch)
-            prediction = predict(model, val, precision)
+        try:
+            with readable_errors(exp, train.device):
+                row = train_one_epoch(step, schedule, train, epoch)
+                prediction = predict(model, val, precision)
+        except BaseException:
+            if epoch == 1 and start:
+                model.load_state_dict(start)
+            raise
         row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
         done.history.append(row)
         log(_format_row(exp, row))
@@ -179,6 +187,16 @@ def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: L
     log("\n".join([f"Resumed after epoch {len(done.history)} of {exp.epochs}. So far:",
                    *(_format_row(exp, row) for row in done.history)]))
     return done
+
+
+def _log_other_conditions(done: Training, now: Mapping[str, Any], log: Log) -> None:
+    """Log what differs from the last session: the numbers are then not those of an uninterrupted run."""
+    before = done.sessions[-1] if done.sessions else now
+    differ = [f"{name} {before[name]} -> {now[name]}" for name in ("machine", "threads", "precision", "versions")
+              if name in before and name in now and before[name] != now[name]]
+    if differ:
+        log("Resumed under other conditions, so the numbers differ slightly from those of an uninterrupted run: "
+            + "; ".join(differ))
 
 
 def _is_finished(exp: Experiment, done: Training) -> bool:

@@ -175,10 +175,18 @@ def test_random_number_generator_equals_splitmix64():
 @pytest.mark.parametrize(("step", "message"), [
     (Transform("flip"), "horizontal_flip"),
     (Transform("coarse_dropout", 0.5, {"max_height": 16}), "Legal: size"),
-    (Transform("coarse_dropout", 0.5, {"size": "16"}), "must be a number"),
+    (Transform("coarse_dropout", 0.5, {"size": "16"}), "must be a whole number"),
     (Transform("horizontal_flip", 1.5), "between 0 and 1"),
     (Transform("coarse_dropout", 1.0, {"size": 40}), "larger than the image"),
     (Transform("resize", 0.5, {"size": 48}), "must be 1"),
+    *((Transform(name, 1.0, {setting: value}), f"{name}: {setting} = .* must be a .*number between")
+      for name, setting, value in (
+          ("random_resized_crop", "area", 5), ("random_resized_crop", "area", 0), ("random_resized_crop", "ratio", 0),
+          ("resize", "size", 32.5), ("resize", "size", 0), ("resize", "size", 10**9), ("affine", "shear", 90),
+          ("affine", "scale", 2), ("affine", "rotate", float("nan")), ("color_jitter", "hue", 2),
+          ("enlarge_crop", "scale", 0), ("color_matrix", "contrast", True))),
+    (Transform("horizontal_flip", "often"), "p = 'often' must be between 0 and 1"),
+    (Transform("horizontal_flip", float("nan")), "between 0 and 1"),
 ])
 def test_invalid_steps_are_rejected(step, message):
     with pytest.raises(CourseError, match=message):

@@ -115,6 +115,8 @@ def replace_in(path, old, new):
     (lambda f: replace_in(f / "Train.csv", "00020_00000_00000", "sign"), "sign.png cannot be read"),
     (lambda f: (f / "Test.csv").unlink(), r"not the published files.*Test\.csv"),
     (lambda f: replace_in(f / "Test.csv", "37,40", "37"), "not the published files"),
+    (lambda f: Image.fromarray(np.full((40, 40), 30_000, np.uint16)).save(f / "Test" / "00003.png"),
+     r"00003\.png cannot be read .*mode I;16, not 8 bits"),
 ])
 def test_a_damaged_kaggle_folder_is_rejected(tmp_path, monkeypatch, damage, message):
     use(monkeypatch)
@@ -124,6 +126,34 @@ def test_a_damaged_kaggle_folder_is_rejected(tmp_path, monkeypatch, damage, mess
     with pytest.raises(CourseError, match=message):
         prepare("gtsrb", tmp_path, log=lambda _: None)
     assert {path.name for path in folder.iterdir()} == before  # no partial files
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig", "cr"])
+def test_tables_as_spreadsheets_save_them_and_files_of_systems_are_read(tmp_path, monkeypatch, coding):
+    use(monkeypatch)
+    before = prepared(write_kaggle_folder(tmp_path / "plain" / "gtsrb").parent)[1]
+    folder = write_kaggle_folder(tmp_path / coding / "gtsrb")
+    for name in ("Train.csv", "Test.csv"):
+        text = (folder / name).read_text()
+        (folder / name).write_bytes(text.replace("\n", "\r").encode() if coding == "cr" else text.encode(coding))
+    for path in (".ipynb_checkpoints", "Train/.ipynb_checkpoints", "Train/7/.ipynb_checkpoints"):
+        (folder / path).mkdir()
+    for path in ("Train/.DS_Store", "Train/7/._00007_00000_00000.png", "Train/Thumbs.db", "Test/desktop.ini"):
+        (folder / path).write_bytes(b"?")
+    assert prepared(folder.parent)[1]["sha256"] == before["sha256"]
+
+
+@pytest.mark.parametrize("misplaced", ["archive", "gtsrb/archive", "gtsrb/GTSRB", "small letters"])
+def test_files_that_lie_elsewhere_are_named_before_anything_is_downloaded(tmp_path, monkeypatch, misplaced):
+    use(monkeypatch, archives=tuple(dataclasses.replace(archive, mirrors=()) for archive in DATASETS["gtsrb"].archives))
+    if misplaced == "small letters":
+        folder = write_kaggle_folder(tmp_path / "gtsrb")
+        for path in [*folder.iterdir()]:
+            path.rename(path.with_name(path.name.lower()))
+    else:
+        write_kaggle_folder(tmp_path / misplaced)
+    with pytest.raises(CourseError, match=r"(?i)train\.csv looks like gtsrb: move it.*nothing was downloaded"):
+        prepare("gtsrb", tmp_path, log=lambda _: None)
 
 
 @pytest.mark.parametrize("member", ["Final_Test/Images/00003.ppm", "Final_Training/Images/00012/GT-00012.csv"])

@@ -1,5 +1,6 @@
 """Publishing runs, and READMEs whose numbers are those of the records."""
 import json
+import os
 
 import pytest
 from helpers import finished_record
@@ -7,7 +8,7 @@ from helpers import finished_record
 from course_utils import variants
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.reporting import readme, record, results_table, write_record
+from course_utils.reporting import readme, record, results_table, summary_markdown, write_record
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, read_assignment
 
@@ -30,10 +31,12 @@ def repository(tmp_path, monkeypatch):
 def make_run(folder, **settings):
     """The folder of a finished run."""
     (folder / "figures").mkdir(parents=True)
-    write_record(finished_record(**settings), folder)
+    made = finished_record(**settings)
+    write_record(made, folder)
     (folder / "figures" / "curves.png").write_bytes(b"png")
     cell = {"cell_type": "code", "execution_count": 1, "outputs": [], "metadata": {"tags": ["injected-parameters"]},
             "source": ['DATA_DIR = "/home/me"\n', 'MODEL = "C:\\\\me"\n', "EPOCHS = 3"]}
+    cell["outputs"] = [{"output_type": "display_data", "data": {"text/markdown": [summary_markdown(made)]}}]
     stored = {"output_path": "/home/me/x.ipynb", "parameters": {"DATA_DIR": "/home/me", "SEED": 0}}
     (folder / NOTEBOOK).write_text(json.dumps({"cells": [cell], "metadata": {"papermill": stored}}))
     return folder
@@ -44,7 +47,7 @@ def test_published_runs_appear_in_the_readmes(repository):
         name = readme.publish(make_run(repository / f"run{seed}", seed=seed, correct=correct))
     assert name == "published-3epochs-seed1"
     assert [path.name for path in (repository / "images" / NAME).iterdir()] == ["published-3epochs-seed0-curves.png"]
-    (path,) = (repository / "assignments" / NAME / "runs").iterdir()  # the first seed's
+    (path,) = (repository / "assignments" / NAME / "runs").glob("*.ipynb")  # the first seed's
     assert path.name == "published-3epochs-seed0.ipynb"
     notebook = path.read_text()
     assert "/home/me" not in notebook and "C:" not in notebook and "EPOCHS = 3" in notebook
@@ -83,7 +86,7 @@ def test_problems_of_published_records_are_found(repository, capsys):
     toml.write_text(settings)
     other = path.rename(path.with_name("published-24epochs-seed7.json"))
     check(f"is the record of {NAME}, published-3epochs-seed0.")
-    check("has no executed notebook.")
+    check("published-3epochs-seed0.ipynb of cifar10_custom_resnet is missing.")
     other.rename(path)
     assert main(["report", "--check"]) == 0
 
@@ -136,3 +139,40 @@ def test_notebook_shows_the_published_runs_of_today(assignment):
     shown = ["".join(output["data"]["text/markdown"]) for output in outputs
              if "text/markdown" in output.get("data", {})]
     assert results_table(assignment, links=False) in shown[0]
+
+
+def test_the_notebook_of_another_run_is_not_published(repository):
+    one, other = (make_run(repository / f"run{seed}", seed=seed) for seed in (0, 1))
+    (other / NOTEBOOK).write_bytes((one / NOTEBOOK).read_bytes())
+    with pytest.raises(CourseError, match="does not end with the summary of this record: it is of another run"):
+        readme.publish(other)
+
+
+def test_other_data_than_the_published_is_no_result(repository):
+    run = make_run(repository / "run")
+    made = json.loads((run / "record.json").read_text())
+    made["data"]["sha256"]["test_images"] = "0" * 64
+    write_record(made | {"data": made["data"] | {"title": "CIFAR-10, OTHER DATA than the published"}}, run)
+    with pytest.raises(CourseError, match="is a run on CIFAR-10, OTHER DATA than the published: not a result"):
+        readme.publish(run)
+    assert not record.is_full_length(made | {"experiment": made["experiment"] | {"epochs": 24}})
+
+
+def empty(path):
+    path.write_text("")
+
+
+def edit(path):
+    path.write_text(path.read_text().replace("70.00", "97.00"))
+
+
+@pytest.mark.parametrize(("file", "harm", "message"), [
+    ("runs/{}.ipynb", empty, "is not the file that was published"), ("runs/{}.ipynb", edit, "is not the file"),
+    ("runs/{}.ipynb", os.remove, "is missing"), ("runs/SHA256SUMS", empty, "is not the file that was published"),
+    ("../../images/" + NAME + "/{}-curves.png", empty, "is not the file that was published"),
+    ("../../images/" + NAME + "/{}-curves.png", os.remove, "is missing")])
+def test_changed_evidence_is_found(repository, file, harm, message):
+    name = readme.publish(make_run(repository / "run"))
+    assert readme.find_problems() == []
+    harm(repository / "assignments" / NAME / file.format(name))
+    assert any(message in problem for problem in readme.find_problems())

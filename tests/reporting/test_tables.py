@@ -1,12 +1,13 @@
 """Tables: every number is one of a record, or a mean over records."""
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from course_utils.data import open_dataset
+from course_utils.data import DATASETS, open_dataset
 from course_utils.errors import CourseError
 from course_utils.evaluation.metrics import Prediction
 from course_utils.reporting import record, tables
@@ -33,7 +34,7 @@ def rewrite(path, old, new):
 def runs(tmp_path, monkeypatch):
     """Two seeds on the track split, one on the random split: (correct of 86 test and of 43 validation images)."""
     data = open_dataset("gtsrb", data="synthetic", train_images=129, test_images=86)
-    data = dataclasses.replace(data, is_synthetic=False)
+    data = dataclasses.replace(data, is_synthetic=False, sha256=DATASETS["gtsrb"].sha256)
     monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
     results = tmp_path / NAME / "results"
     results.mkdir(parents=True)
@@ -133,3 +134,17 @@ def test_only_full_runs_count_as_a_version(runs):
     for path in (runs / NAME / "results").glob("*track*.json"):
         rewrite(path, '"epochs": 3', '"epochs": 30')
     assert results() == ["48.84 ± 0.00 %", "75.00 ± 35.36 %"]
+
+
+@pytest.mark.parametrize("raw", ["a | b", "<!-- end of results -->", "x\n| y |", "**bold** `code` [link](there)", "\\"])
+def test_text_of_records_is_no_markup(runs, raw):
+    """A machine's name could end the table, or the block in a README."""
+    for path in (runs / NAME / "results").glob("*.json"):
+        made = json.loads(path.read_text())
+        made["sessions"][-1]["machine"] = raw
+        path.write_text(json.dumps(made | {"sha256": record.content_hash(made)}))
+    table = tables.results_table(NAME)
+    head, _, *rows = (re.split(r"(?<!\\)\|", line) for line in table.splitlines())
+    assert {len(row) for row in rows} == {len(head)} and len(rows) == 2 and "<!--" not in table.replace("\\<", "")
+    cell = rows[0][6].replace("<br>", "").partition(", ")[2].rpartition(",")[0]
+    assert re.sub(r"\\(.)", r"\1", cell) == " ".join(raw.split())
