@@ -1,9 +1,10 @@
 """Opening data sets, and the splits."""
 import numpy as np
 import pytest
+from helpers import change_dataset
 
-from course_utils.data import channel_statistics, expand_dataset, open_dataset, split_items
-from course_utils.data.prepare import sha256
+from course_utils.data import DATASETS, channel_statistics, expand_dataset, open_dataset, split_items, synthetic
+from course_utils.data.prepare import sha256, write_prepared
 from course_utils.data.splits import holdout_split, stratified_subset
 from course_utils.errors import CourseError
 
@@ -87,3 +88,12 @@ def test_a_random_split_divides_items_and_shares_images(signs):
 def test_a_split_by_track_needs_tracks():
     with pytest.raises(CourseError, match="no tracks: use split = 'random'"):
         split_items(expand_dataset(100, 0, 0), np.arange(100) % 10, None, "track", 0.2)
+
+
+def test_other_arrays_than_the_published_are_called_so(tmp_path, monkeypatch):
+    """Whatever the ``meta.json`` beside them says."""
+    arrays = synthetic.generate("cifar10", {"train": 20, "test": 20}, 0)
+    write_prepared(tmp_path / "cifar10", arrays, DATASETS["cifar10"].classes, "the published files")
+    assert open_dataset("cifar10", tmp_path).title == "CIFAR-10, OTHER DATA than the published"
+    change_dataset(monkeypatch, "cifar10", sha256={key: sha256(array) for key, array in arrays.items()})
+    assert open_dataset("cifar10", tmp_path).title == "CIFAR-10"

@@ -32,3 +32,13 @@ def test_a_processor_has_one_name():
 def test_the_description_of_the_machine_has_no_host_name():
     text = describe_machine()
     assert " cores" in text and platform.node() not in text
+
+
+@pytest.mark.parametrize(("version", "device"), [("2.6.0", "cpu"), ("2.12.1+cpu", "cpu"), ("2.13.0", "mps")])
+def test_an_apple_gpu_needs_a_torch_that_can_sample_there(monkeypatch, capsys, version, device):
+    monkeypatch.delenv("COURSE_DEVICE")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch, "__version__", version)
+    assert select_device().type == device
+    assert ("the CPU is used" in capsys.readouterr().out) == (device == "cpu")

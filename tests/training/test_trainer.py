@@ -147,3 +147,38 @@ def test_the_best_epoch_is_restored_and_patience_ends_the_run(tiny):
     assert len(accuracies) == best + 4 < 30
     shorter, _ = fit_toy(exp.replace(patience=None).replace(epochs=best + 1, select_epoch="last"))
     assert torch.equal(trained, shorter)  # the weights are those after the best epoch, not the last ones
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_training_interrupted_in_its_first_epoch_starts_again_from_the_first_weights(tiny, tmp_path, folder):
+    """In a notebook the model of the interrupted call is used again."""
+    model, steps = toy_model(), 0
+
+    def interrupt(module, _):
+        nonlocal steps
+        steps += module.training
+        if steps == 3:
+            raise KeyboardInterrupt
+
+    hook = model.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(tiny, model, folder=tmp_path if folder else None)
+    hook.remove()
+    weights, training = fit_toy(tiny, model, folder=tmp_path if folder else None)
+    assert torch.equal(weights, fit_toy(tiny)[0]) and len(training.history) == tiny.epochs
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"threads": 1}, "threads 2 -> 1"), ({"machine": "other"}, "machine this -> other"), ({}, None),
+    ({"versions": {"torch": "3"}}, "versions {'torch': '2'} -> {'torch': '3'}"),
+    ({"precision": "bf16"}, "fp32 -> bf16")])
+def test_a_training_that_resumes_under_other_conditions_says_so(tiny, tmp_path, change, message):
+    first = {"machine": "this", "threads": 2, "versions": {"torch": "2"}}
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(tiny, folder=tmp_path, environment=first, log=interrupt_at("3/4"))
+    lines = []
+    precision = change.pop("precision", "fp32")
+    _, training = fit_toy(tiny, folder=tmp_path, environment=first | change, precision=precision, log=lines.append)
+    told = [line for line in lines if line.startswith("Resumed under other conditions")]
+    assert bool(told) == bool(message) and all(message in line for line in told)
+    assert training.sessions[1]["threads"] == change.get("threads", 2)  # the record has both
