@@ -1,5 +1,6 @@
 """Reading ``assignments/<name>/variants.toml``, strictly."""
 import dataclasses
+import difflib
 import json
 import re
 import tomllib
@@ -20,6 +21,8 @@ from course_utils.errors import CourseError, unknown_name_error
 
 KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
         "smoke": dict}  # of a variants.toml
+PARAMETERS = {"VARIANT", "PROFILE", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "EPOCHS", "BATCH_SIZE", "LR", "SPLIT",
+              "ENGINE", "NUM_WORKERS", "PRECISION"}  # of the notebooks
 
 
 def list_assignments() -> tuple[str, ...]:
@@ -94,6 +97,19 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
         overrides = {"model_settings": {}, "about": f"{display_name(name)}, trained as {variant}",
                      "model_file": file_hash(name) if is_custom(name) else None} | overrides
     return exp.replace(**overrides)
+
+
+def check_parameters(names: Mapping[str, Any]) -> None:
+    """Raise ``CourseError`` for a value in a notebook's ``globals()`` whose name is nearly that of a parameter.
+
+    papermill only warns of a parameter that the notebook does not have (``-p epochs 2``), and runs with the default.
+    """
+    known = {name for name in names if name.isupper()} & PARAMETERS
+    for name, value in names.items():
+        plain = name not in known and name[0] != "_" and isinstance(value, (str, int, float, list))
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8) if plain else ()
+        if close:
+            raise CourseError(f"{name} = {value!r} has no effect. Did you mean the parameter {close[0]}?")
 
 
 def _inherited_settings(variants: Mapping[str, Any], variant: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Experiments: what variants.toml means, and that nothing invalid gets through."""
 import dataclasses
+import json
 
 import pytest
+import torch
 
 from course_utils import variants
 from course_utils.augment.pipeline import build_steps
@@ -9,6 +11,7 @@ from course_utils.config import PROFILES, Experiment, config_differences, total_
 from course_utils.data import DATASETS
 from course_utils.errors import CourseError
 from course_utils.models import build_model
+from course_utils.utils import REPO
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 NAME = "cifar10_custom_resnet"
@@ -155,3 +158,24 @@ def test_stl10_versions_are_those_of_the_development_log():
 def test_default_variant_and_a_number_as_its_name():
     assert load_experiment("stl10_versions", 2.3) == load_experiment("stl10_versions", "2.3")  # from papermill -p
     assert load_experiment("stl10_versions").variant == "2.5" and load_experiment("gtsrb_stn").variant == "lenet_stn"
+
+
+@pytest.mark.parametrize(("name", "value", "meant"), [
+    ("epochs", 2, "EPOCHS"), ("Epochs", 2, "EPOCHS"), ("EPOCH", 2, "EPOCHS"), ("variant", "net", "VARIANT"),
+    ("BATCHSIZE", 4, "BATCH_SIZE"), ("seeds", [1], "SEED"), ("precison", "fp32", "PRECISION")])
+def test_a_misspelt_parameter_of_a_notebook_is_refused(name, value, meant):
+    """papermill injects it into the notebook and only warns."""
+    names = dict.fromkeys(variants.PARAMETERS, None) | {"torch": torch, "x": 3, "folder": "a", "_epochs": 1, "np": None}
+    variants.check_parameters(names)
+    with pytest.raises(CourseError, match=f"{name} = .* has no effect. Did you mean the parameter {meant}"):
+        variants.check_parameters(names | {name: value})
+
+
+def test_the_parameters_are_those_of_the_notebooks():
+    found = set()
+    for assignment in list_assignments():
+        path = REPO / "notebooks" / f"{read_assignment(assignment)['notebook']}.ipynb"
+        cells = [cell for cell in json.loads(path.read_text())["cells"]
+                 if "parameters" in cell["metadata"].get("tags", ())]
+        found |= {line.split(":")[0] for cell in cells for line in cell["source"]}
+    assert found == variants.PARAMETERS
