@@ -99,7 +99,7 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
     return exp.replace(**overrides)
 
 
-def check_parameters(names: Mapping[str, Any]) -> None:
+def refuse_misspelt_parameters(names: Mapping[str, Any]) -> None:
     """Raise ``CourseError`` for a value in a notebook's ``globals()`` whose name is nearly that of a parameter.
 
     papermill only warns of a parameter that the notebook does not have (``-p epochs 2``), and runs with the default.

@@ -166,9 +166,9 @@ def test_default_variant_and_a_number_as_its_name():
 def test_a_misspelt_parameter_of_a_notebook_is_refused(name, value, meant):
     """papermill injects it into the notebook and only warns."""
     names = dict.fromkeys(variants.PARAMETERS, None) | {"torch": torch, "x": 3, "folder": "a", "_epochs": 1, "np": None}
-    variants.check_parameters(names)
+    variants.refuse_misspelt_parameters(names)
     with pytest.raises(CourseError, match=f"{name} = .* has no effect. Did you mean the parameter {meant}"):
-        variants.check_parameters(names | {name: value})
+        variants.refuse_misspelt_parameters(names | {name: value})
 
 
 def test_the_parameters_are_those_of_the_notebooks():

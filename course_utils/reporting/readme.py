@@ -10,7 +10,7 @@ from pathlib import Path
 from course_utils import plots
 from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
-from course_utils.reporting import tables
+from course_utils.reporting import overview, tables
 from course_utils.reporting.executed import check_fresh_run, strip_paths
 from course_utils.reporting.record import (
     Record,
@@ -154,11 +154,14 @@ def _draw_comparisons() -> None:
         if runs := tables.compared_histories(name):
             title = f"{read_assignment(name)['title']}: {' and '.join(runs)}"
             plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
+    plots.save_figure(overview.overview_figure(), REPO / "images" / "overview.png")
 
 
 def _expected_blocks() -> dict[Path, dict[str, str]]:
     names = list_assignments()
-    expected = {REPO / "README.md": {"results": "\n\n".join(_section(name) for name in names)}}
+    badges = "\n\n".join(f"{number}. {_link(name)}" for number, name in enumerate(names, 1))
+    picture = "![Accuracy over image passes while training, original and ours](images/overview.png)"
+    expected = {REPO / "README.md": {"results": f"{badges}\n\n{picture}\n\n{overview.overview_table()}"}}
     for name in names:
         path = ASSIGNMENTS / name / "README.md"
         table = tables.results_table(name).replace(f"(assignments/{name}/", "(")
@@ -168,13 +171,15 @@ def _expected_blocks() -> dict[Path, dict[str, str]]:
     return expected
 
 
-def _section(assignment: str) -> str:
+def _link(assignment: str) -> str:
+    """The assignment's page, and its notebook in Colab."""
     about = read_assignment(assignment)
     # OWNER/NAME of the repository on GitHub: as the README has it now
     found = re.search(rf"{re.escape(COLAB)}github/([\w.-]+/[\w.-]+)/blob", (REPO / "README.md").read_text("utf-8"))
     badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
              f"({COLAB}github/{found[1] if found else 'OWNER/NAME'}/blob/main/notebooks/{about['notebook']}.ipynb)")
-    return f"**[{about['title']}](assignments/{assignment}/README.md)** {badge}\n\n{tables.results_table(assignment)}"
+    return (f"**[{about['title']}](assignments/{assignment}/README.md)**, "
+            f"[notebook](notebooks/{about['notebook']}.ipynb) {badge}")
 
 
 def _figures(assignment: str) -> str:

@@ -39,14 +39,14 @@ def results_table(assignment: str, links: bool = True) -> str:
                               for _, run in runs for part in run["sessions"])  # each once, in order
         seconds = statistics.fmean(run["seconds"] for _, run in runs)
         time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-        rows.append([_name(run), _raw(original.get(run["experiment"]["variant"], "–")),
+        rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
                      _length(runs), f"{time}, {'<br>'.join(where)}"])
         if links:
             records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
                                 for name, run in runs)
             rows[-1].append(f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record of seed {records}")
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def provenance_table(assignment: str) -> str:
@@ -59,9 +59,9 @@ def provenance_table(assignment: str) -> str:
         commits = dict.fromkeys(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
                                 for part in run["sessions"] if (commit := part.get("commit")))
         loss = _mean([run["final"]["loss"] for _, run in runs], ".3f")
-        rows.append([f"{_name(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
+        rows.append([f"{run_label(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
                      _accuracy_and_loss(runs, "train"), loss, "<br>".join(data), "<br>".join(commits) or "–"])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def split_table(assignment: str) -> str:
@@ -73,7 +73,7 @@ def split_table(assignment: str) -> str:
             exp, gap = runs[0][1]["experiment"], _mean([h - t for h, t in zip(held, test)], "+.2f")
             rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
                          f"{_mean(test, spread=True)} %", f"{gap} points"])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def versions_table(assignment: str) -> str:
@@ -87,7 +87,7 @@ def versions_table(assignment: str) -> str:
         ours = [_mean([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
                 if name in full and full[name][0][1].get(part) else "–" for part in ("validation", "final")]
         rows.append([name, parent or "–", changes, _raw(exp.about), _raw(about["published"].get(name, "–")), *ours])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
@@ -127,7 +127,8 @@ def summary_markdown(record: Record) -> str:
             f"Easiest class: {best} ({per_class[best]:.1%}); hardest: {worst} ({per_class[worst]:.1%}).")
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the head."""
     head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *lines]) if lines else "_No run yet._"
 
@@ -137,7 +138,8 @@ def _raw(text: object) -> str:
     return re.sub(r"([|<>*`\[\]\\])", r"\\\1", " ".join(str(text).split()))
 
 
-def _name(run: Record) -> str:
+def run_label(run: Record) -> str:
+    """The variant, and the split where there is a choice."""
     split = _split(run)
     return run["experiment"]["variant"] + (f", {split} split" if split else "")
 

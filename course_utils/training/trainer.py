@@ -97,14 +97,9 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     name, guessing = "val" if exp.holdout else "test", math.log(1 + int(train.labels.max()))
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1
-        try:
-            with readable_errors(exp, train.device):
-                row = train_one_epoch(step, schedule, train, epoch)
-                prediction = predict(model, val, precision)
-        except BaseException:
-            if epoch == 1 and start:
-                model.load_state_dict(start)
-            raise
+        with readable_errors(exp, train.device), _set_back_on_error(model, start if epoch == 1 else None):
+            row = train_one_epoch(step, schedule, train, epoch)
+            prediction = predict(model, val, precision)
         row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
         done.history.append(row)
         log(_format_row(exp, row))
@@ -162,6 +157,17 @@ def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
                                    f"use a smaller batch_size (it is another experiment then). {first}") from error
         if report := error_with_source_line(exp.model, error):
             raise report from None
+        raise
+
+
+@contextlib.contextmanager
+def _set_back_on_error(model: nn.Module, weights: Mapping[str, Any] | None) -> Iterator[None]:
+    """After an error or an interrupt give ``model`` its ``weights`` of before, if they are given."""
+    try:
+        yield
+    except BaseException:
+        if weights:
+            model.load_state_dict(weights)
         raise
 
 
