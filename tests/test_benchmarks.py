@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import gpu, timing
+from course_utils.data import DATASETS
 
 
 def test_the_readme_is_made_from_the_results():
@@ -29,7 +30,8 @@ def test_measurements_take_turns():
 
 def test_the_gpu_table_counts_full_runs_on_a_gpu(monkeypatch):
     def run(assignment, variant, epochs, seconds, accuracy=0.95, device="cuda"):
-        return {"experiment": {"assignment": assignment, "variant": variant, "epochs": epochs, "stages": []},
+        return {"experiment": {"assignment": assignment, "variant": variant, "epochs": epochs, "stages": [],
+                               "dataset": "cifar10"}, "data": {"sha256": DATASETS["cifar10"].sha256},
                 "synthetic": False, "sessions": [{"machine": "NVIDIA H200, 16 cores"}], "device": device,
                 "precision": "bf16", "seconds": seconds, "history": [{"seconds": 3.0}, {"seconds": seconds / 24}],
                 "final": {"accuracy": accuracy}}
