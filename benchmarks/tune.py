@@ -13,7 +13,7 @@ from course_utils.data import make_loaders, open_dataset
 from course_utils.evaluation import predict
 from course_utils.models import build_model
 from course_utils.training import fit_stages, select_device, select_precision
-from course_utils.variants import load_experiment
+from course_utils.variants import build_transforms, load_experiment
 
 
 def tune(name: str, settings: dict[str, object]) -> dict[str, object]:
@@ -21,7 +21,7 @@ def tune(name: str, settings: dict[str, object]) -> dict[str, object]:
     assignment, variant = name.split(":")
     exp = load_experiment(assignment, variant)
     split = {"split": "track", "holdout": 0.2} if exp.dataset == "gtsrb" else {"holdout": 0.1}
-    exp = exp.replace(**(split if exp.holdout == 0 else {}) | settings)
+    exp = exp.replace(**(split if exp.holdout == 0 else {}) | build_transforms(settings))
     data = open_dataset(exp.dataset, None, exp.data, exp.seed, exp.train_images, exp.test_images)
     device = select_device()
     precision = select_precision(exp.precision, device)

@@ -78,7 +78,7 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
         raise unknown_name_error(f"variant of {assignment}", variant, variants)
     if profile not in PROFILES:
         raise unknown_name_error("profile", profile, PROFILES)
-    settings = _build_transforms(_inherited_settings(variants, variant))
+    settings = build_transforms(_inherited_settings(variants, variant))
     known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
     for name in settings:
         if name not in known:
@@ -90,7 +90,7 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
     except TypeError as error:
         raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
     if profile == "smoke":
-        exp = exp.replace(**_build_transforms(table["smoke"]))
+        exp = exp.replace(**build_transforms(table["smoke"]))
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if "model" in overrides:
         name = str(overrides["model"])
@@ -127,12 +127,12 @@ def _inherited_settings(variants: Mapping[str, Any], variant: str) -> dict[str, 
     return settings
 
 
-def _build_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
+def build_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` with every described transform as a ``Transform``, those of the stages included."""
     lists = {name: tuple(map(_transform, settings[name])) for name in TRANSFORM_LISTS
              if isinstance(settings.get(name), list)}
     stages = settings.get("stages")
-    stages = {"stages": tuple(_build_transforms(stage) if isinstance(stage, dict) else stage for stage in stages)
+    stages = {"stages": tuple(build_transforms(stage) if isinstance(stage, dict) else stage for stage in stages)
               } if isinstance(stages, list) else {}
     return dict(settings) | lists | stages
 
