@@ -26,6 +26,13 @@ ERROR_PATTERNS = (  # state of a failed run, by the start of its error message
                       r"can't allocate memory)"),
     ("timeout", r"[\w.]*CellTimeoutError: .*while it was being executed"),
     ("killed", r"[\w.]*DeadKernelError\b"))
+# papermill in a process that ends when the batch is killed (Linux: PR_SET_PDEATHSIG); its kernel then ends by itself
+PAPERMILL = """
+import ctypes, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+runpy.run_module("papermill", run_name="__main__", alter_sys=True)
+"""
 NOT_STARTED = r"[Aa]ddress already in use|Kernel didn't respond|Kernel died before replying"  # worth a second try
 
 
@@ -42,7 +49,7 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
     encoded = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         output, log = Path(scratch, source.name), Path(scratch, "log")
-        command = [sys.executable, "-m", "papermill", str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
+        command = [sys.executable, "-c", PAPERMILL, str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
                    "--kernel", "python3", "--start-timeout", "120", "--parameters_base64", encoded,
                    "--execution-timeout", str(max(1, round(cell_seconds)))]
         for _ in range(2):

@@ -96,6 +96,9 @@ def test_commit_without_git_is_what_the_environment_says(tmp_path, monkeypatch):
     assert record.commit() == "abc+"
     monkeypatch.setattr(record, "REPO", tmp_path)  # a checkout of its own: git decides
     assert len(record.commit()) == 40
+    (tmp_path / "file").touch()
+    subprocess.run(["git", "-C", tmp_path, "add", "file"], check=True)
+    assert len(record.commit()) == 41 and record.commit().endswith("+")  # a tracked file differs
 
 
 def test_full_disk_keeps_the_old_record(tmp_path):

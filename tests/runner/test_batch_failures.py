@@ -125,7 +125,7 @@ def test_interrupted_batch_kills_its_children_and_can_continue(course, numbers, 
 
 def test_killed_papermill_takes_its_kernel_along_and_the_next_run_starts(course):
     with running_batch(course) as process:
-        papermill, = (child for child in psutil.Process(process.pid).children() if "papermill" in child.cmdline())
+        papermill, = (child for child in psutil.Process(process.pid).children() if "papermill" in str(child.cmdline()))
         papermill.kill()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "seed9" in errors and "killed: papermill was killed by signal 9" in errors
@@ -138,6 +138,6 @@ def test_killed_batch_reads_as_killed_and_its_folders_are_free(course):
         process.kill()
         process.wait()
         assert [read_status(folder).state for folder in seeds_9_and_8(course)] == ["killed", "waiting"]
-        for child in children:
-            child.kill()
+        _, alive = psutil.wait_procs(children, timeout=20)  # notebooks do not train on without their batch
+        assert not alive or sys.platform != "linux"
     assert len(course.plan(9, 8)) == 2

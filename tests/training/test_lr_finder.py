@@ -29,7 +29,8 @@ def test_the_result_is_kept_for_the_same_experiment_alone(tiny, tmp_path):
     exp = tiny.replace(lr_finder_steps=10)
     result = find_lr(exp, toy_model(), toy_loader(), folder=tmp_path / "new")
     assert find_lr(exp, toy_model(seed=1), toy_loader(), folder=tmp_path / "new") == result  # not measured again
-    assert find_lr(exp.replace(epochs=5), toy_model(seed=1), toy_loader(), folder=tmp_path / "new") != result
+    for change in ({"epochs": 5}, {"seed": 1}):
+        assert find_lr(exp.replace(**change), toy_model(seed=1), toy_loader(), folder=tmp_path / "new") != result
 
 
 @pytest.mark.parametrize("damage", [

@@ -152,3 +152,14 @@ def test_bf16_is_the_forward_pass_alone(tiny):
     assert loss.item() == pytest.approx(F.cross_entropy(logits.float(), labels).item(), rel=1e-6)
     assert loss.item() != F.cross_entropy(plain(images), labels).item()
     assert model[1].weight.dtype == torch.float32
+
+
+def test_dropout_differs_from_epoch_to_epoch_and_not_from_run_to_run(tiny):
+    """At a learning rate of 0 nothing else could make two epochs differ."""
+    losses = []
+    for _ in range(2):
+        model, optimizer = prepare_training(tiny, toy_model(dropout=0.5), 0.0, CPU)
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+        step = TrainStep(tiny, model, optimizer)
+        losses.append([train_one_epoch(step, schedule, toy_loader(16), epoch)["train_loss"] for epoch in (1, 2, 3)])
+    assert losses[0] == losses[1] and len(set(losses[0])) == 3
