@@ -87,12 +87,12 @@ def _try(model: nn.Module, path: Path, attribute: str, num_classes: int, image_s
                                   f"{image_size}x{image_size} pixels; it must return {(count, num_classes)}: one "
                                   "number for each class.")
 
+    model.channels_last = False  # for ``prepare_training`` and the record
     with contextlib.suppress(CourseError):
         check(torch.channels_last)
-        model.channels_last = True  # for ``prepare_training`` and the record
-    if not getattr(model, "channels_last", False):
+        model.channels_last = True
+    if not model.channels_last:
         check(torch.contiguous_format)  # raises the same error, unless the layout was the reason
-        model.channels_last = False
         model.register_forward_pre_hook(lambda _, images: tuple(x.contiguous() for x in images))
     _warn(model, f"{attribute} of {path.name}", image_size)
     model.train()

@@ -66,17 +66,19 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
-    with readable_errors(exp, batches.device):
-        for images, labels in itertools.islice(endless, exp.lr_finder_steps):
-            lrs.append(low * growth ** len(lrs))
-            for group in optimizer.param_groups:
-                group["lr"] = lrs[-1]
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * step(images, labels).item()
-            losses.append(mean / (1 - SMOOTHING ** len(lrs)))
-            if not losses[-1] < 4 * min(losses):
-                break
-    model.load_state_dict(before)
-    model.zero_grad()
+    try:
+        with readable_errors(exp, batches.device):
+            for images, labels in itertools.islice(endless, exp.lr_finder_steps):
+                lrs.append(low * growth ** len(lrs))
+                for group in optimizer.param_groups:
+                    group["lr"] = lrs[-1]
+                mean = SMOOTHING * mean + (1 - SMOOTHING) * step(images, labels).item()
+                losses.append(mean / (1 - SMOOTHING ** len(lrs)))
+                if not losses[-1] < 4 * min(losses):
+                    break
+    finally:  # after an error or an interrupt as well
+        model.load_state_dict(before)
+        model.zero_grad()
     result = LRFinderResult(lrs, losses)
     if kept:
         folder.mkdir(parents=True, exist_ok=True)

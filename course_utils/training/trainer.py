@@ -93,11 +93,11 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
         done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
                               "device": train.device.type, "memory_format": memory_format_of(model),
                               **(environment or {})})
-    start = None if done.history else copy.deepcopy(model.state_dict())  # for a second call after an interrupt
     name, guessing = "val" if exp.holdout else "test", math.log(1 + int(train.labels.max()))
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1
-        with readable_errors(exp, train.device), _set_back_on_error(model, start if epoch == 1 else None):
+        first = _set_back_on_error(model) if epoch == 1 else contextlib.nullcontext()  # later ones have a checkpoint
+        with readable_errors(exp, train.device), first:
             row = train_one_epoch(step, schedule, train, epoch)
             prediction = predict(model, val, precision)
         row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
@@ -161,13 +161,13 @@ def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _set_back_on_error(model: nn.Module, weights: Mapping[str, Any] | None) -> Iterator[None]:
-    """After an error or an interrupt give ``model`` its ``weights`` of before, if they are given."""
+def _set_back_on_error(model: nn.Module) -> Iterator[None]:
+    """After an error or an interrupt give ``model`` its weights of before."""
+    before = copy.deepcopy(model.state_dict())
     try:
         yield
     except BaseException:
-        if weights:
-            model.load_state_dict(weights)
+        model.load_state_dict(before)
         raise
 
 

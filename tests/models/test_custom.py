@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import toy_loader
 
-from course_utils import config
+from course_utils import config, variants
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.evaluation import predict
@@ -136,6 +136,12 @@ def test_network_that_cannot_take_channels_last_trains_in_the_ordinary_layout(he
     assert build_model("my_net.py:Net", 2, 8).channels_last
 
 
+def test_a_faulty_network_with_an_attribute_of_that_name_is_not_accepted(here):
+    write(here, GOOD.replace("self.fc = ", "self.channels_last = True; self.fc = ").replace("self.fc(x)", "self.cf(x)"))
+    with pytest.raises(CourseError, match=r"AttributeError: .*cf"):
+        build_model("my_net.py:Net", 10)
+
+
 @pytest.mark.parametrize("keep", [
     "self.more = [nn.Linear(width, width) for _ in range(3)]", "self.more = (nn.Linear(width, width),)",
     "self.more = {0: nn.Linear(width, width)}", "self.more = [nn.Linear(width, width).requires_grad_(False)]"])
@@ -162,13 +168,13 @@ def test_modules_beside_the_file_are_its_own_and_part_of_its_fingerprint(tmp_pat
         write(tmp_path / folder, f"SIZES = [{width}]\n", "sizes.py")  # imported by an import
         model = models[folder == "bob"]
         assert build_model(model, 10).conv.out_channels == width
-        hashes.add(config.file_hash(model))
+        hashes.add(variants.file_hash(model))
     assert len(hashes) == 3 and "layers" not in sys.modules
     alone = tmp_path / "alone"
     alone.mkdir()
     write(alone)
     digest = hashlib.sha256((alone / "my_net.py").read_bytes()).hexdigest()
-    assert config.file_hash(f"{alone / 'my_net.py'}:Net") == digest  # as published records have it
+    assert variants.file_hash(f"{alone / 'my_net.py'}:Net") == digest  # as published records have it
 
 
 @pytest.mark.parametrize("change", [

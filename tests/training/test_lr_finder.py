@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import toy_loader, toy_model
+from helpers import all_weights, toy_loader, toy_model
 
 from course_utils.errors import CourseError
 from course_utils.training.lr_finder import LRFinderResult, choose_lr, find_lr
@@ -57,3 +57,19 @@ def test_the_rate_is_below_the_lowest_loss_or_must_be_chosen(tiny, losses, expec
     refused = pytest.raises(CourseError, match=r"The loss did not fall in the LR range test.*--set lr=0\.01")
     with contextlib.nullcontext() if expected else refused:
         assert choose_lr(tiny.replace(lr=None), result) == result.suggestion
+
+
+def test_an_interrupted_range_test_leaves_the_model_as_it_was(tiny):
+    model, steps = toy_model(), 0
+    before = all_weights(model).clone()
+
+    def interrupt(module, _):
+        nonlocal steps
+        steps += module.training
+        if steps == 4:
+            raise KeyboardInterrupt
+
+    model.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        find_lr(tiny.replace(lr_finder_steps=10), model, toy_loader())
+    assert torch.equal(all_weights(model), before) and all(p.grad is None for p in model.parameters())

@@ -179,6 +179,6 @@ def test_a_training_that_resumes_under_other_conditions_says_so(tiny, tmp_path, 
     lines = []
     precision = change.pop("precision", "fp32")
     _, training = fit_toy(tiny, folder=tmp_path, environment=first | change, precision=precision, log=lines.append)
-    told = [line for line in lines if line.startswith("Resumed under other conditions")]
-    assert bool(told) == bool(message) and all(message in line for line in told)
+    found = [line for line in lines if line.startswith("Resumed under other conditions")]
+    assert bool(found) == bool(message) and all(message in line for line in found)
     assert training.sessions[1]["threads"] == change.get("threads", 2)  # the record has both
