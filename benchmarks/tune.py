@@ -2,6 +2,7 @@
 
 Trains without a notebook and prints the accuracy on the validation images. The test images are never looked at.
 """
+import hashlib
 import json
 import sys
 import time
@@ -43,7 +44,8 @@ def main() -> None:
         key, _, value = pair.partition("=")
         settings[key] = json.loads(value)
     found = tune(name, settings)
-    folder = Path(output) / "tuning" / f"{name.replace(':', '-')}-{'-'.join(pairs) or 'as-is'}".replace("/", "_")
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]  # an augmentation is long
+    folder = Path(output) / "tuning" / f"{name.replace(':', '-')}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tuning.json").write_text(json.dumps(found))
     last = found["history"][-1]

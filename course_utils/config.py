@@ -1,7 +1,5 @@
 """What defines one run: equal experiments give equal numbers on the same CPU with the same number of threads."""
-import ast
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +152,6 @@ RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0
           "seed": (0, 2**31 - 1), "lr_finder_steps": (10, 10**6)}
 
 
-
 def _check(exp: Experiment) -> None:
     """Raise ``CourseError`` for a wrong type or value; an int becomes a float where the field is one."""
     hints = get_type_hints(Experiment)
@@ -242,26 +239,3 @@ def locate_model(model: str) -> tuple[Path, str]:
 def display_name(model: str) -> str:
     """``model`` without folders, as records show it."""
     return Path(model).name if is_custom(model) else model
-
-
-def file_hash(model: str) -> str:
-    """SHA-256 of a custom network's file and of the modules beside it that it imports: a run detects their edits."""
-    files = _with_imports(locate_model(model)[0], [])
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _with_imports(path: Path, found: list[Path]) -> list[Path]:
-    """``found``, with ``path`` and all modules in its folder that it imports, directly or not."""
-    found.append(path)
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return found  # building the network reports it
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    for name in sorted({name.split(".")[0] for name in names}):
-        beside = path.parent / f"{name}.py"
-        if beside.is_file() and beside not in found:
-            _with_imports(beside, found)
-    return found

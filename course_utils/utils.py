@@ -1,5 +1,6 @@
 """Small helpers that many modules need: paths, atomic writes, plain-text tables."""
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -31,6 +32,11 @@ def atomic_write(path: Path, *parts: bytes | memoryview | str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

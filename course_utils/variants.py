@@ -1,10 +1,13 @@
 """Reading ``assignments/<name>/variants.toml``, strictly."""
+import ast
 import dataclasses
 import difflib
+import hashlib
 import json
 import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from course_utils.config import (
@@ -14,8 +17,8 @@ from course_utils.config import (
     Experiment,
     Transform,
     display_name,
-    file_hash,
     is_custom,
+    locate_model,
 )
 from course_utils.errors import CourseError, unknown_name_error
 
@@ -104,7 +107,7 @@ def refuse_misspelt_parameters(names: Mapping[str, Any]) -> None:
 
     papermill only warns of a parameter that the notebook does not have (``-p epochs 2``), and runs with the default.
     """
-    known = {name for name in names if name.isupper()} & PARAMETERS
+    known = PARAMETERS & names.keys()
     for name, value in names.items():
         plain = name not in known and name[0] != "_" and isinstance(value, (str, int, float, list))
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8) if plain else ()
@@ -142,3 +145,26 @@ def _transform(step: Mapping[str, Any]) -> Transform:
         raise CourseError(f"augmentation step {step!r} has no name.")
     settings = {key: value for key, value in step.items() if key not in ("name", "p")}
     return Transform(step["name"], step.get("p", 1.0), settings)
+
+
+def file_hash(model: str) -> str:
+    """SHA-256 of a custom network's file and of the modules beside it that it imports: a run detects their edits."""
+    files = _with_imports(locate_model(model)[0], [])
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _with_imports(path: Path, found: list[Path]) -> list[Path]:
+    """``found``, with ``path`` and all modules in its folder that it imports, directly or not."""
+    found.append(path)
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return found  # building the network reports it
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    for name in sorted({name.split(".")[0] for name in names}):
+        beside = path.parent / f"{name}.py"
+        if beside.is_file() and beside not in found:
+            _with_imports(beside, found)
+    return found

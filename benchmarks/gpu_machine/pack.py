@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from course_utils.utils import file_sha256
+
 HOME = Path(__file__).parent
 PACK = Path(".pack")  # ignored by git
 LIMIT = 60 * 2**20  # bytes of tree, wheels and data that travel at a time
@@ -52,7 +54,7 @@ def pack(queue: Path, data: Path, python: str) -> None:
         path.write_text(_without_outputs(path.read_text(encoding="utf-8")), encoding="utf-8")
     files = [path for path in _tracked() if path.is_file()]
     (base / "manifest.json").write_text(json.dumps({
-        "commit": git("rev-parse", "HEAD").strip(), "files": {str(path): file_hash(path) for path in files}}))
+        "commit": git("rev-parse", "HEAD").strip(), "files": {str(path): file_sha256(path) for path in files}}))
     others = [Path(name) for name in git("ls-files", "-o", "--exclude-standard", "-z").split("\0") if name]
     tree = sum(path.stat().st_size for path in (*files, *others))
     wheels = sum(path.stat().st_size for path in base.iterdir())
@@ -81,10 +83,6 @@ def take(folder: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(lzma.decompress(packed))) as tar:
             tar.extractall("outputs", filter="data")
         print("\n".join(table["runs"]))
-
-
-def file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _tracked(*patterns: str) -> list[Path]:

@@ -29,10 +29,10 @@ def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]
             if name not in legal:
                 raise unknown_name_error(f"setting of {described.name}", name, legal)
             low, high = (1, 10) if kind is geometry.EnlargeCrop else LIMITS[name]
-            whole = name != "size" or isinstance(value, int)
-            if type(value) not in (int, float) or not low <= value <= high or not whole:
-                raise CourseError(f"{described.name}: {name} = {value!r} must be a {'' if name != 'size' else 'whole '}"
-                                  f"number between {low} and {high}.")
+            kinds = (int,) if name == "size" else (int, float)
+            if type(value) not in kinds or not low <= value <= high:
+                raise CourseError(f"{described.name}: {name} = {value!r} must be a {'whole ' * (name == 'size')}number "
+                                  f"between {low} and {high}.")
         if type(described.p) not in (int, float) or not 0 <= described.p <= 1:
             raise CourseError(f"{described.name}: p = {described.p!r} must be between 0 and 1.")
         if kind in geometry.RESIZING and described.p != 1:

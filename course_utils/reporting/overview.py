@@ -10,7 +10,14 @@ from course_utils import plots
 from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
 from course_utils.reporting.record import Record, is_full_length, variant_of
-from course_utils.reporting.tables import NamedRuns, group_runs, markdown_table, run_label
+from course_utils.reporting.tables import (
+    NamedRuns,
+    group_runs,
+    markdown_table,
+    mean_text,
+    run_label,
+    training_time,
+)
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 TICKS = (0.1, 0.3, 1, 3, 10, 30, 100)  # millions of image passes
@@ -24,6 +31,7 @@ class System:
     assignment: str
     name: str  # of the published variant
     original: float | None  # accuracy, %; None: none was published for this network
+    is_target: bool  # whether that is only asked for, by the assignment
     on_validation: bool  # whether the original's is of validation images; else of test images
     original_passes: float
     runs: NamedRuns
@@ -59,9 +67,9 @@ def systems(assignment: str) -> list[System]:
         if is_full_length(record):
             name = record["experiment"]["variant"].removesuffix(LEAN)
             text = str(about["published"].get(name, ""))
-            found = re.match(r"(?:target )?([\d.]+) %(?! in)", text)
-            system = System(assignment, name, float(found[1]) if found else None, "validation" in text,
-                            image_passes(load_experiment(assignment, name)), runs)
+            found = re.match(r"(target )?([\d.]+) %(?! in)", text)
+            system = System(assignment, name, float(found[2]) if found else None, bool(found and found[1]),
+                            "validation" in text, image_passes(load_experiment(assignment, name)), runs)
             if name not in best or statistics.fmean(system.accuracies) > statistics.fmean(best[name].accuracies):
                 best[name] = system
     return list(best.values())
@@ -72,21 +80,18 @@ def overview_table() -> str:
     rows = [["system", "original", "ours", "recipe", "image passes: original, ours", "parameters", "time"]]
     for system in (system for assignment in list_assignments() for system in systems(assignment)):
         record, values = system.runs[0][1], system.accuracies
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        seconds = statistics.fmean(run["seconds"] for _, run in system.runs)
         devices = dict.fromkeys(part.get("device", "cpu") for _, run in system.runs for part in run["sessions"])
         machine = " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
-        time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-        target = "target " * str(read_assignment(system.assignment)["published"].get(system.name)).startswith("target")
         variant = record["experiment"]["variant"]
         recipe = "lean" if variant.endswith(LEAN) else "ours" if variant == "best" else "published"
         rows.append([
             f"[{read_assignment(system.assignment)['title'].split(':')[0]}]"
             f"(assignments/{system.assignment}/README.md) {run_label(record).removesuffix(LEAN)}",
-            f"{target}{system.original:g} %{', validation' * system.on_validation}" if system.original else "–",
-            f"**{statistics.fmean(values):.2f}{spread} %**, {len(values)} seed{'s' * (len(values) > 1)}",
+            f"{'target ' * system.is_target}{system.original:g} %{', validation' * system.on_validation}"
+            if system.original else "–",
+            f"**{mean_text(values, spread=True)} %**, {len(values)} seed{'s' * (len(values) > 1)}",
             recipe, f"{_millions(system.original_passes)}, {_millions(system.passes)}" if recipe != "ours" else
-            f"–, {_millions(system.passes)}", f"{record['parameters']:,}", f"{time}, {machine}"])
+            f"–, {_millions(system.passes)}", f"{record['parameters']:,}", f"{training_time(system.runs)}, {machine}"])
     return markdown_table(rows)
 
 

@@ -1,6 +1,5 @@
 """READMEs: publishing a run, and writing the blocks between markers from the published records."""
 import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -12,15 +11,9 @@ from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
 from course_utils.reporting import overview, tables
 from course_utils.reporting.executed import check_fresh_run, strip_paths
-from course_utils.reporting.record import (
-    Record,
-    changed_settings,
-    is_published_data,
-    read_record,
-    variant_of,
-)
+from course_utils.reporting.record import Record, changed_settings, is_published_data, read_record, variant_of
 from course_utils.reporting.run_folder import run_name
-from course_utils.utils import REPO, atomic_write
+from course_utils.utils import REPO, atomic_write, file_sha256
 from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
@@ -54,12 +47,13 @@ def publish(folder: Path) -> str:
     for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
-    if name in _shown_runs(assignment):
+    shown = _shown_runs(assignment)
+    if name in shown:
         atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
         for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
             if figure.exists() and not figure.is_symlink():
                 shutil.copyfile(figure, images / f"{name}-{figure.name}")
-        write_checksums(assignment, name)
+        _write_checksums(assignment, name, shown)
     return name
 
 
@@ -76,12 +70,11 @@ def _read_checksums(assignment: str) -> dict[str, str]:
     return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 
 
-def write_checksums(assignment: str, run: str) -> None:
-    """Note the SHA-256 of the files of ``run``, and forget those of runs that are not shown any more."""
-    shown = _shown_runs(assignment)
+def _write_checksums(assignment: str, run: str, shown: set[str]) -> None:
+    """Note the SHA-256 of the files of ``run``, and forget those of runs that are not ``shown`` any more."""
     kept = {name: digest for name, digest in _read_checksums(assignment).items()
             if any(name.startswith((f"{other}.ipynb", f"{other}-")) for other in shown)}
-    new = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _evidence(assignment, run)}
+    new = {path.name: file_sha256(path) for path in _evidence(assignment, run)}
     lines = [f"{digest}  {name}\n" for name, digest in sorted((kept | new).items())]
     atomic_write(ASSIGNMENTS / assignment / "runs" / "SHA256SUMS", "".join(lines))
 
@@ -94,7 +87,7 @@ def _changed_evidence(assignment: str) -> list[str]:
         path = files.get(name)
         if path is None or not path.is_file():
             problems.append(f"{name} of {assignment} is missing.")
-        elif name not in sums or hashlib.sha256(path.read_bytes()).hexdigest() != sums[name]:
+        elif name not in sums or file_sha256(path) != sums[name]:
             problems.append(f"{path} is not the file that was published (SHA-256): publish its run again.")
     return problems
 

@@ -152,7 +152,7 @@ def _contradictions(record: Record) -> list[str]:
     # A few images between two classes may change where numbers are added in another order: on another machine, with
     # another number of threads, on a GPU always.
     same = record["device"] == "cpu" and all(record["sessions"][-1].get(key) == record["evaluated"].get(key)
-               for key in ("machine", "versions", "threads"))
+                                             for key in ("machine", "versions", "threads"))
     difference = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
     averaged = exp.get("tta_views", 0)  # then the final accuracy is of several views, an epoch's of plain images
     if exp["select_epoch"] == "last" and not averaged and difference > (1e-9 if same else 0.005):

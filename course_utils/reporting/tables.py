@@ -34,14 +34,12 @@ def results_table(assignment: str, links: bool = True) -> str:
     rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]
     for runs in group_runs(assignment):
         run = runs[0][1]
-        accuracy = _mean([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
+        accuracy = mean_text([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
         where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
                               for _, run in runs for part in run["sessions"])  # each once, in order
-        seconds = statistics.fmean(run["seconds"] for _, run in runs)
-        time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
         rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
-                     _length(runs), f"{time}, {'<br>'.join(where)}"])
+                     _length(runs), f"{training_time(runs)}, {'<br>'.join(where)}"])
         if links:
             records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
                                 for name, run in runs)
@@ -58,7 +56,7 @@ def provenance_table(assignment: str) -> str:
                              for _, run in runs)
         commits = dict.fromkeys(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
                                 for part in run["sessions"] if (commit := part.get("commit")))
-        loss = _mean([run["final"]["loss"] for _, run in runs], ".3f")
+        loss = mean_text([run["final"]["loss"] for _, run in runs], ".3f")
         rows.append([f"{run_label(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
                      _accuracy_and_loss(runs, "train"), loss, "<br>".join(data), "<br>".join(commits) or "–"])
     return markdown_table(rows)
@@ -70,9 +68,9 @@ def split_table(assignment: str) -> str:
     for runs in group_runs(assignment):
         if all(run.get("validation") for _, run in runs):
             held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("validation", "final"))
-            exp, gap = runs[0][1]["experiment"], _mean([h - t for h, t in zip(held, test)], "+.2f")
-            rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{_mean(held, spread=True)} %",
-                         f"{_mean(test, spread=True)} %", f"{gap} points"])
+            exp, gap = runs[0][1]["experiment"], mean_text([h - t for h, t in zip(held, test)], "+.2f")
+            rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{mean_text(held, spread=True)} %",
+                         f"{mean_text(test, spread=True)} %", f"{gap} points"])
     return markdown_table(rows)
 
 
@@ -84,7 +82,7 @@ def versions_table(assignment: str) -> str:
     for name, settings in about["variants"].items():
         exp, parent = load_experiment(assignment, name), settings.get("extends")
         changes = "<br>".join(_differences(load_experiment(assignment, parent), exp)) if parent else "–"
-        ours = [_mean([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
+        ours = [mean_text([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
                 if name in full and full[name][0][1].get(part) else "–" for part in ("validation", "final")]
         rows.append([name, parent or "–", changes, _raw(exp.about), _raw(about["published"].get(name, "–")), *ours])
     return markdown_table(rows)
@@ -164,11 +162,18 @@ def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:
     rows = [run["history"][run["kept_epoch"] - 1] for _, run in runs]
     if f"{split}_loss" not in rows[0]:
         return "–"
-    return (f"{_mean([100 * row[f'{split}_accuracy'] for row in rows])} %, "
-            f"{_mean([row[f'{split}_loss'] for row in rows], '.3f')}")
+    return (f"{mean_text([100 * row[f'{split}_accuracy'] for row in rows])} %, "
+            f"{mean_text([row[f'{split}_loss'] for row in rows], '.3f')}")
 
 
-def _mean(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
+def training_time(runs: NamedRuns) -> str:
+    """The mean over the runs, in minutes, or in seconds where it is short."""
+    seconds = statistics.fmean(run["seconds"] for _, run in runs)
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def mean_text(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
+    """The mean; with ``spread`` and several values also the sample standard deviation."""
     text = format(statistics.fmean(values), form)
     return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
 
