@@ -2,7 +2,9 @@
 import hashlib
 import http.client
 import os
+import queue
 import tarfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -57,7 +59,7 @@ def download_members(mirrors: Sequence[str], folder: Path, members: Mapping[str,
     def get(url: str, limit: float) -> None:
         missing = {name: md5 for name, md5 in members.items()
                    if not (folder / name).is_file() or file_md5(folder / name) != md5}
-        with (urllib.request.urlopen(url, timeout=timeout) as reply,
+        with (_open(url, timeout) as reply,
               tarfile.open(fileobj=_Reply(reply, limit), mode="r|gz") as tar):
             while missing and (member := tar.next()):
                 name = Path(member.name).name
@@ -90,6 +92,26 @@ def _try_mirrors(mirrors: Sequence[str], get: Callable[[str, float], None], fold
     raise CourseError("\n".join(errors))
 
 
+def _open(request: str | urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
+    """The server's reply with its complete header. Raises ``TimeoutError`` for a header that only drips in."""
+    result: queue.SimpleQueue = queue.SimpleQueue()
+
+    def connect() -> None:  # in a thread: the socket's timeout begins again with every byte
+        try:
+            result.put(urllib.request.urlopen(request, timeout=timeout))
+        except Exception as error:
+            result.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        reply = result.get(timeout=2 * timeout)
+    except queue.Empty:
+        raise TimeoutError(f"timed out: no complete header within {2 * timeout:.0f} seconds") from None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
 class _Reply:
     """A server's reply, read until ``limit`` seconds are over."""
 
@@ -109,7 +131,7 @@ def _download(url: str, part: Path, log: Callable[[str], None], limit: float, ti
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        reply = urllib.request.urlopen(request, timeout=timeout)
+        reply = _open(request, timeout)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing left to send: the MD5 decides whether the part is the file
             return

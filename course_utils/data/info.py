@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from course_utils.errors import unknown_name_error
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -37,6 +39,11 @@ def _read(table: dict) -> DatasetInfo:
     return DatasetInfo(**table | lists | {"archives": archives})
 
 
-DATASETS: Mapping[str, DatasetInfo] = {
-    name: _read(table)
-    for name, table in tomllib.loads(Path(__file__).with_name("datasets.toml").read_text(encoding="utf-8")).items()}
+class _Datasets(dict):
+    def __missing__(self, name: str) -> DatasetInfo:
+        raise unknown_name_error("data set", name, self)
+
+
+DATASETS: Mapping[str, DatasetInfo] = _Datasets(
+    (name, _read(table))
+    for name, table in tomllib.loads(Path(__file__).with_name("datasets.toml").read_text(encoding="utf-8")).items())

@@ -16,9 +16,10 @@ import numpy as np
 from course_utils.data.download import download, download_members, file_md5
 from course_utils.data.info import DATASETS
 from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, STL10_FOLDER, Arrays, read_files
-from course_utils.errors import CourseError, DiskFullError, unknown_name_error
+from course_utils.errors import CourseError, DiskFullError
 from course_utils.utils import REPO, atomic_write, disk_error
 
+TORCHVISION_GTSRB = "GTSRB/Training"  # where torchvision.datasets.GTSRB unpacks its training set
 
 def data_root(root: str | Path | None = None) -> Path:
     """The folder of all data sets: ``root``, else ``$COURSE_DATA``, else ``data/`` in the repository."""
@@ -73,8 +74,6 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
     Looks in ``root`` and ``root/name`` for unpacked files (``sources.LAYOUTS``), then for the published archives, and
     downloads them otherwise. Raises ``CourseError`` that names all it tried.
     """
-    if name not in DATASETS:
-        raise unknown_name_error("data set", name, DATASETS)
     root, info = data_root(root), DATASETS[name]
     folder = root / name
     if (folder / "meta.json").exists():
@@ -99,17 +98,23 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
         for marker, read in LAYOUTS[name].items():
             if (place / marker).exists() and all((place / marker / member).is_file() for member in info.members):
                 return read_files(read, place), marker
-        if all((place / archive.name).is_file() for archive in info.archives):
-            return _read_archives(place, name), published
+    found = {archive.name: place / archive.name for place in (root, root / name) for archive in info.archives
+             if (place / archive.name).is_file()}
+    if len(found) == len(info.archives):
+        return _read_archives(found, name), published
     _raise_for_misplaced(name, root)
+    if (root / name / TORCHVISION_GTSRB).is_dir():
+        log("This is torchvision's folder: its 26,640 training images are those of another competition. Of its "
+            "archives, those of the test images are used.")
     log(f"{name}: nothing found in {root}; downloading {', '.join(info.members) or published}")
     try:
         if info.members:
             download_members(info.archives[0].mirrors, root / name / STL10_FOLDER, info.members, log)
             return read_files(LAYOUTS[name][STL10_FOLDER], root / name), published
         for archive in info.archives:
-            download(archive.mirrors, root / archive.name, archive.md5, log)
-        return _read_archives(root, name), published
+            found[archive.name] = download(archive.mirrors, found.get(archive.name, root / archive.name), archive.md5,
+                                           log)
+        return _read_archives(found, name), published
     except DiskFullError:
         raise
     except CourseError as error:
@@ -133,8 +138,8 @@ def _raise_for_misplaced(name: str, root: Path) -> None:
                                   f"give it the published name {marker}. Then run this again; nothing was downloaded.")
 
 
-def _read_archives(folder: Path, name: str) -> Arrays:
-    paths = {folder / archive.name: archive.md5 for archive in DATASETS[name].archives}
+def _read_archives(found: Mapping[str, Path], name: str) -> Arrays:
+    paths = {found[archive.name]: archive.md5 for archive in DATASETS[name].archives}
     for path, md5 in paths.items():
         if (found := file_md5(path)) != md5:
             raise CourseError(f"{path} has MD5 {found}, published is {md5}: damaged. Delete it and try again.")

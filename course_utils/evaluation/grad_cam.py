@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.analysis.receptive_field import trace_fields
+from course_utils.errors import CourseError
 from course_utils.models.summary import Shape, eval_mode
 
 
@@ -25,7 +26,8 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
 
     The channels of the layer's output (B, C, h, w) are weighted by the mean gradient of the class's logit, summed and
     rectified. Each of the h x w values is placed at the center of its receptive field; beyond half a step from the
-    outermost the map is 0. Where the receptive field is unknown, the map is stretched over the whole image.
+    outermost the map is 0. Where the receptive field is unknown, the map is stretched over the whole image. Raises
+    ``CourseError`` for a layer that no gradient reaches.
     """
     if len(x) == 0:
         return x.new_zeros((0, *x.shape[2:]))
@@ -33,6 +35,8 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
     with hook, eval_mode(model), torch.enable_grad():  # removes the hook at its end
         logits = model(x.detach().requires_grad_()).flatten(1)  # a gradient reaches the layers of a frozen network too
+        if not outputs[0].requires_grad:
+            raise CourseError("No gradient reaches this layer: the network computes it under torch.no_grad().")
         gradient, = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs[0], materialize_grads=True)
     heat = (outputs[0] * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu().detach()
     rows, columns = (_interpolation(model, layer, x.shape, heat.shape, axis).to(heat.device) for axis in (-2, -1))

@@ -115,17 +115,18 @@ def _run_copy(model: nn.Module, training: bool, count: int, image_size: int, lay
 
 
 class _UsedParameters(TorchFunctionMode):
-    """Notes every parameter that a function is called with."""
+    """Notes every parameter, and every other tensor made to be trained, that a function is called with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.used: dict[int, nn.Parameter] = {}
+        self.used: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        self.used |= {id(p): p for p in (*args, *(kwargs or {}).values()) if isinstance(p, nn.Parameter)}
+        self.used |= {id(p): p for p in (*args, *(kwargs or {}).values()) if isinstance(p, Tensor)
+                      and (isinstance(p, nn.Parameter) or (p.requires_grad and p.is_leaf))}
         return func(*args, **(kwargs or {}))
 
-    def missing(self, model: nn.Module) -> list[nn.Parameter]:
+    def missing(self, model: nn.Module) -> list[Tensor]:
         """Those that are not among the parameters of ``model``."""
         own = {id(p) for p in model.parameters()}
         return [p for number, p in self.used.items() if number not in own and p.numel()]
@@ -137,10 +138,10 @@ def _warn(model: nn.Module, name: str, image_size: int) -> None:
     images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     model.eval()
     with torch.random.fork_rng(devices=[]):
-        first, second = (model(images) for _ in range(2))
-    if not torch.equal(first, second):
+        first, second = model(images), torch.cat([model(image[None]) for image in images])
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
         warnings.warn(f"{name} gives other results for the same images in eval mode: is there dropout by function "
-                      "without training=self.training?", stacklevel=2)
+                      "without training=self.training, or batch norm without running statistics?", stacklevel=2)
     if first.shape[1] > 1 and (first >= 0).all() and torch.allclose(first.sum(1), torch.ones(2), atol=1e-4):
         warnings.warn(f"{name} returns probabilities. The loss expects logits: leave out the softmax.", stacklevel=2)
 

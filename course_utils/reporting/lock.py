@@ -1,4 +1,5 @@
 """Locks on the folders of runs: one process at a time writes there, on shared drives too."""
+import _thread
 import functools
 import tempfile
 from pathlib import Path
@@ -13,7 +14,9 @@ UNREADABLE_SECONDS = 5.0  # after which a lock file that names no process is tak
 
 @functools.cache
 def _lease(folder: Path, name: str) -> SoftFileLease:
-    return SoftFileLease(folder / name, lease_duration=LEASE_SECONDS, thread_local=False)
+    """Interrupts the program (Ctrl-C) if another host takes the folder over, as after a pause: two must not write."""
+    return SoftFileLease(folder / name, lease_duration=LEASE_SECONDS, thread_local=False,
+                         on_compromise=lambda loss: loss.reason == "owner-changed" and _thread.interrupt_main())
 
 
 @functools.cache
@@ -49,6 +52,15 @@ def lock_folder(folder: Path, name: str = ".lock") -> None:
 def release_folder(folder: Path, name: str = ".lock") -> None:
     """Give ``folder`` back, if this process holds it."""
     _lease(folder, name).release()
+
+
+def is_held(folder: Path, name: str = ".lock") -> bool:
+    """Whether ``folder`` is still this process's: during a long pause another host may have taken it over."""
+    lock = _lease(folder, name)
+    try:
+        return lock.is_locked and f"token={lock.token}" in (folder / name).read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def is_locked(folder: Path, name: str = ".lock") -> bool:

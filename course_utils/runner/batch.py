@@ -14,7 +14,7 @@ import torch
 
 from course_utils.config import Experiment, describe_differences, locate_model
 from course_utils.errors import CourseError
-from course_utils.reporting.lock import lock_folder, release_folder
+from course_utils.reporting.lock import is_held, lock_folder, release_folder
 from course_utils.reporting.record import Record, read_record
 from course_utils.reporting.run_folder import folder_of, reset
 from course_utils.runner.execute import check_parameters, run_notebook
@@ -182,5 +182,7 @@ class Batch:
 
     def _note(self, number: int, state: str, **more: Any) -> None:
         self.statuses[number] = self.jobs[number].status(state, **more)
+        folder = self.jobs[number].folder
         with contextlib.suppress(OSError):  # it is kept in ``statuses`` as well
-            write_status(self.statuses[number], self.jobs[number].folder)
+            if is_held(folder, BATCH_LOCK):  # else another batch took the folder over, and the status is its own
+                write_status(self.statuses[number], folder)

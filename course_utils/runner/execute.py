@@ -33,6 +33,7 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 runpy.run_module("papermill", run_name="__main__", alter_sys=True)
 """
+RUN_FOLDER = "COURSE_RUN_FOLDER"  # environment variable that all processes of a run inherit
 NOT_STARTED = r"[Aa]ddress already in use|Kernel didn't respond|Kernel died before replying"  # worth a second try
 
 
@@ -40,7 +41,7 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
                  environment: Mapping[str, str], stop: threading.Event) -> tuple[str, str]:
     """Execute ``notebooks/<notebook>.ipynb`` into ``folder``; return its state and error.
 
-    When ``stop`` is set, papermill and its kernel are killed.
+    When ``stop`` is set, papermill and its kernel are killed. No process of the run outlives this call.
     """
     import yaml
 
@@ -53,7 +54,10 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
                    "--kernel", "python3", "--start-timeout", "120", "--parameters_base64", encoded,
                    "--execution-timeout", str(max(1, round(cell_seconds)))]
         for _ in range(2):
-            code = _run(command, log, {**os.environ, **environment}, cell_seconds * cells + MARGIN_SECONDS, stop)
+            kill_processes(folder)  # left by an earlier run whose batch was killed
+            code = _run(command, log, {**os.environ, **environment, RUN_FOLDER: str(folder)},
+                        cell_seconds * cells + MARGIN_SECONDS, stop)
+            kill_processes(folder)
             text = log.read_text(encoding="utf-8", errors="replace")
             if not code or stop.is_set() or not re.search(NOT_STARTED, text):
                 break
@@ -75,19 +79,23 @@ def _run(command: list[str], log: Path, environment: Mapping[str, str], seconds:
             process.wait(0.2)
     code = process.poll()
     if code is None:
-        kill_tree(process.pid)
+        kill_processes(Path(environment[RUN_FOLDER]))
         process.wait()
     return code
 
 
-def kill_tree(pid: int) -> None:
-    """Kill a process and all its descendants: a notebook's kernel has a session of its own and would survive."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        top = psutil.Process(pid)
-        top.suspend()  # so that it starts no more
-        for process in (*top.children(recursive=True), top):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+def kill_processes(folder: Path) -> None:
+    """Kill every process of a run: papermill, its kernel in a session of its own, and what a network has forked."""
+    while True:  # one that is killed may have forked in the meantime
+        found = 0
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(RUN_FOLDER) == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    process.kill()
+                    found += 1
+        if not found:
+            return
+        time.sleep(0.05)
 
 
 def _save_executed(output: Path, folder: Path) -> str:

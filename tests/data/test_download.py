@@ -42,7 +42,10 @@ FILES = {
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Sends ``FILES``: /ranges can resume, /cut and /tar-cut break off, /hangs is silent, /slow takes minutes."""
+    """Sends ``FILES``: /ranges can resume, /cut and /tar-cut break off, /hangs is silent, /slow takes minutes.
+
+    /drips sends its header a byte every 0.2 seconds.
+    """
 
     requests: ClassVar[list[tuple[str, str | None]]] = []
     sent: ClassVar[int] = 0
@@ -51,6 +54,12 @@ class Server(http.server.BaseHTTPRequestHandler):
         requested = self.headers.get("Range")
         Server.requests.append((self.path, requested))
         start = int(requested[6:-1]) if requested and self.path == "/ranges" else 0
+        if self.path.startswith("/drips"):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for byte in b"HTTP/1.0 200 OK\r\nX-Padding: " + b"x" * 200:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.2)
+            return
         data = FILES.get(self.path, b"")[start:]
         if not data:
             self.send_error(416 if start else 404)
@@ -113,7 +122,8 @@ def test_an_earlier_part_is_used_or_replaced(host, tmp_path, part, mirrors, mess
 
 
 @pytest.mark.parametrize(("path", "message"), [
-    ("/wrong", "MD5"), ("/hangs", "timed out"), ("/slow", "too slow"), ("/missing", "404")])
+    ("/wrong", "MD5"), ("/hangs", "timed out"), ("/slow", "too slow"), ("/missing", "404"),
+    ("/drips", "no complete header within 1 seconds")])
 def test_a_failing_mirror_is_followed_by_the_next(host, tmp_path, path, message):
     start = time.monotonic()
     assert message in get(host, tmp_path, path, "/ranges")
@@ -142,7 +152,7 @@ def test_a_stream_stops_after_the_last_needed_member(host, tmp_path, path):
 
 @pytest.mark.parametrize(("path", "message"), [
     ("/tar-short", "ended without b.bin"), ("/tar-wrong", "sent another b.bin"), ("/tar-cut", "end"),
-    ("/hangs", "timed out"), ("/wrong", "not a gzip file"), ("/missing", "404"),
+    ("/hangs", "timed out"), ("/wrong", "not a gzip file"), ("/missing", "404"), ("/drips", "no complete header"),
 ])
 def test_a_failing_stream_leaves_only_complete_members(host, tmp_path, path, message):
     with pytest.raises(CourseError, match=message):

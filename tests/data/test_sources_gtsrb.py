@@ -156,6 +156,21 @@ def test_files_that_lie_elsewhere_are_named_before_anything_is_downloaded(tmp_pa
         prepare("gtsrb", tmp_path, log=lambda _: None)
 
 
+def test_of_torchvisions_folder_the_test_archives_are_used(tmp_path, monkeypatch):
+    use(monkeypatch, archives=write_archives(tmp_path / "all"))
+    expected, messages = prepared(tmp_path / "all")[1]["sha256"], []
+    folder = tmp_path / "torchvision" / "gtsrb"
+    (folder / "GTSRB" / "Training").mkdir(parents=True)
+    train, *test = (archive.name for archive in DATASETS["gtsrb"].archives)
+    for name in test:
+        (tmp_path / "all" / name).rename(folder / name)
+    with pytest.raises(CourseError, match=rf"Download {train}"):  # of it alone, from no mirror here
+        prepare("gtsrb", folder.parent, messages.append)
+    assert "26,640 training images are those of another competition" in " ".join(messages)
+    (tmp_path / "all" / train).rename(folder.parent / train)
+    assert prepared(folder.parent)[1]["sha256"] == expected
+
+
 @pytest.mark.parametrize("member", ["Final_Test/Images/00003.ppm", "Final_Training/Images/00012/GT-00012.csv"])
 def test_an_archive_without_a_member_is_rejected(tmp_path, monkeypatch, member):
     write_archives(tmp_path)

@@ -6,6 +6,7 @@ from helpers import toy_model
 from torch import nn
 
 from course_utils.analysis.receptive_field import trace_fields
+from course_utils.errors import CourseError
 from course_utils.evaluation.grad_cam import grad_cam, map_sizes
 from course_utils.models import build_model
 
@@ -141,3 +142,19 @@ def test_a_frozen_network_is_explained_too():
     frozen = grad_cam(model, model[0], images, classes)
     torch.testing.assert_close(frozen, grad_cam(model.requires_grad_(), model[0], images, classes))
     assert frozen.amax((1, 2)).max() == 1
+
+
+def test_a_layer_that_no_gradient_reaches_is_an_error():
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.rest = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.features(x)
+            return self.rest(x.mean((2, 3)))
+
+    model = Cut()
+    with pytest.raises(CourseError, match=r"No gradient reaches this layer.*no_grad"):
+        grad_cam(model, model.features, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))

@@ -144,7 +144,9 @@ def test_a_faulty_network_with_an_attribute_of_that_name_is_not_accepted(here):
 
 @pytest.mark.parametrize("keep", [
     "self.more = [nn.Linear(width, width) for _ in range(3)]", "self.more = (nn.Linear(width, width),)",
-    "self.more = {0: nn.Linear(width, width)}", "self.more = [nn.Linear(width, width).requires_grad_(False)]"])
+    "self.more = {0: nn.Linear(width, width)}",
+    "self.more = [lambda x, w=torch.ones(width, width, requires_grad=True): x @ w]",  # no nn.Parameter
+    "self.more = [nn.Linear(width, width).requires_grad_(False)]"])
 def test_layers_in_a_python_list_are_refused(here, keep):
     """Nobody would train or count them."""
     loop = "for layer in getattr(self.more, 'values', lambda: self.more)(): x = layer(x)"
@@ -180,6 +182,8 @@ def test_modules_beside_the_file_are_its_own_and_part_of_its_fingerprint(tmp_pat
 @pytest.mark.parametrize("change", [
     ("return self.fc(x)", "return torch.nn.functional.dropout(self.fc(x), 0.5)", "other results for the same images"),
     ("return self.fc(x)", "return self.fc(x) + torch.rand(1)", "other results for the same images"),
+    ("x = self.conv(x)", "x = nn.functional.batch_norm(self.conv(x), None, None, training=True)",
+     "or batch norm without running statistics"),
     ("return self.fc(x)", "return self.fc(x).softmax(1)", "returns probabilities. The loss expects logits")])
 def test_what_is_hardly_meant_is_a_warning(here, change):
     old, new, message = change
@@ -224,6 +228,21 @@ def test_leaving_is_an_error(here, line, capsys):
     write(here, GOOD.replace("return self", f"import sys; {line}; return self"))
     assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 2
     assert "SystemExit" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [
+    "os._exit(0)", "os.abort()", "os.kill(os.getpid(), 9)", "os.execv('/bin/true', ['true'])"])
+def test_leaving_that_no_exception_shows_is_an_error_as_well(here, line, capsys):
+    write(here, GOOD.replace("return self", f"import os; {line}; return self"))
+    assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 2
+    assert "my_net.py:Net ended the program while it was checked" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_exit_code_that_is_changed_at_exit_does_not_count(here):
+    write(here, GOOD + "\n    import atexit, os\n    atexit.register(os._exit, 0)\n")
+    assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 1
 
 
 @pytest.mark.parametrize(("name", "message"), [

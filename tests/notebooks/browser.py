@@ -22,7 +22,7 @@ from pathlib import Path
 
 from course_utils.errors import CourseError
 from course_utils.reporting.executed import check_fresh_run
-from course_utils.runner.execute import kill_tree
+from course_utils.runner.execute import RUN_FOLDER, kill_processes
 from course_utils.utils import REPO
 
 TIME_LIMIT = 900  # seconds for one notebook
@@ -71,7 +71,7 @@ def jupyter_lab(root: Path) -> Iterator[str]:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
              "--ServerApp.token=", "--ServerApp.password=", "--LabApp.news_url=", f"--ServerApp.root_dir={root}"],
-            env={**os.environ, "PYTHONPATH": str(root)}, stdout=log, stderr=subprocess.STDOUT)
+            env={**os.environ, "PYTHONPATH": str(root), RUN_FOLDER: str(root)}, stdout=log, stderr=subprocess.STDOUT)
         try:
             for _ in range(120):
                 with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/status", timeout=5):
@@ -81,7 +81,7 @@ def jupyter_lab(root: Path) -> Iterator[str]:
                 raise TimeoutError(f"JupyterLab did not start:\n{(root / 'lab.log').read_text()}")
             yield address
         finally:
-            kill_tree(server.pid)
+            kill_processes(root)
             server.wait()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from course_utils.errors import CourseError
 from course_utils.reporting import lock
-from course_utils.reporting.lock import is_locked, lock_folder, release_folder
+from course_utils.reporting.lock import is_held, is_locked, lock_folder, release_folder
 from course_utils.utils import REPO
 
 LOCKER = """import sys
@@ -92,3 +92,16 @@ def test_lock_file_that_names_no_process_is_taken_over(tmp_path, text):
     lock_folder(tmp_path)
     assert f"pid={os.getpid()}" in (tmp_path / ".lock").read_text()
     release_folder(tmp_path)
+
+
+def test_folder_lost_to_another_host_during_a_pause_interrupts_its_old_owner(tmp_path, short_lease):
+    """Two would write there otherwise."""
+    lock_folder(tmp_path)
+    assert is_held(tmp_path)
+    (tmp_path / "new").write_text("filelock/2\npid=77\nhost=other\nmode=lease\ntoken=ab\nduration=1.0\n")
+    (tmp_path / "new").replace(tmp_path / ".lock")  # what the other host did meanwhile
+    assert not is_held(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    release_folder(tmp_path)
+    assert "host=other" in (tmp_path / ".lock").read_text()  # the folder stays the other's

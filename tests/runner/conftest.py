@@ -22,6 +22,7 @@ FAILURES = {  # by seed
     6: "raise SystemExit",
     9: "[signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)]; Path('started').touch(); "
        "time.sleep(60)",  # cannot be interrupted
+    11: "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)",  # left behind
     10: "print('long ' * 20_000)"}  # then it is done, if the disk has room for the notebook
 
 
@@ -54,7 +55,7 @@ def course(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     nbformat.write(book, tmp_path / "notebooks" / "03_cifar10_custom_resnet.ipynb")
     (tmp_path / "records").mkdir()
-    for seed in range(11):
+    for seed in range(12):
         path = write_record(finished_record(seed, profile="smoke"), tmp_path / "records")
         path.rename(path.with_name(f"{seed}.json"))
     for module in (batch, execute):

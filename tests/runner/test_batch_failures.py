@@ -13,7 +13,8 @@ from helpers import file_size_limit
 
 from course_utils.errors import CourseError
 from course_utils.runner import batch
-from course_utils.runner.status import read_status, status_rows
+from course_utils.runner.execute import RUN_FOLDER
+from course_utils.runner.status import BATCH_LOCK, read_status, status_rows
 from course_utils.utils import REPO
 
 pytestmark = pytest.mark.slow
@@ -73,6 +74,28 @@ def test_disk_too_full_for_the_notebook(course):
     assert "File too large" in found[0].message
     assert not list(jobs[0].folder.glob("*.ipynb")) and not list(course.folder.rglob("*partial*"))
     assert states(course.plan(10)) == ["done"]
+
+
+def left_behind(folder):
+    return [process for process in psutil.process_iter() if process.name() == "sleep"
+            and process.status() != psutil.STATUS_ZOMBIE and process.environ().get(RUN_FOLDER) == str(folder)]
+
+
+def test_no_process_that_a_network_started_outlives_its_run(course):
+    job, = course.plan(11)
+    earlier = subprocess.Popen(["sleep", "600"], env={**os.environ, RUN_FOLDER: str(job.folder)})  # of a killed batch
+    assert left_behind(job.folder)
+    assert states([job]) == ["done"]
+    assert earlier.wait(10) == -signal.SIGKILL and left_behind(job.folder) == []
+
+
+def test_batch_that_lost_its_folder_leaves_the_status_to_the_new_owner(course):
+    job, = course.plan(1)  # this one fails
+    lock = job.folder / BATCH_LOCK
+    (job.folder / "new").write_text(lock.read_text().replace("token=", "token=f"))
+    (job.folder / "new").replace(lock)
+    job.folder.joinpath("status.json").write_text("{}")
+    assert states([job]) == ["failed"] and job.folder.joinpath("status.json").read_text() == "{}"
 
 
 @contextlib.contextmanager
