@@ -3,21 +3,15 @@ import re
 import statistics
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from course_utils import plots
 from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
-from course_utils.reporting.record import Record, is_full_length, variant_of
-from course_utils.reporting.tables import (
-    NamedRuns,
-    group_runs,
-    markdown_table,
-    mean_text,
-    run_label,
-    training_time,
-)
+from course_utils.reporting.record import is_full_length, variant_of
+from course_utils.reporting.tables import NamedRuns, group_runs, markdown_table, mean_text, run_label, training_time
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 TICKS = (0.1, 0.3, 1, 3, 10, 30, 100)  # millions of image passes
@@ -31,47 +25,37 @@ class System:
     assignment: str
     name: str  # of the published variant
     original: float | None  # accuracy, %; None: none was published for this network
-    is_target: bool  # whether that is only asked for, by the assignment
-    on_validation: bool  # whether the original's is of validation images; else of test images
-    original_passes: float
+    original_text: str  # the same, and what it is: one that the assignment asks for, one of validation images
+    passes: tuple[float, float]  # image passes, millions: original, ours
+    accuracies: list[float]  # ours of each seed, %, on images of the kind that the original names
     runs: NamedRuns
-
-    @property
-    def passes(self) -> float:
-        return image_passes(variant_of(self.runs[0][1]))
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Of each seed, %, on images of the kind that the original names."""
-        part = "validation" if self.on_validation else "final"
-        return [100 * (run.get(part) or run["final"])["accuracy"] for _, run in self.runs]
 
 
 def image_passes(exp: Experiment) -> float:
-    """How many images a run trains on, counted again in every epoch."""
-    total = 0.0
-    for stage in exp.all_stages:
-        count = DATASETS[exp.dataset].counts["train"]
-        items = count + len(exp.expansion) * (count // 2)
-        total += stage.epochs * stage.passes_per_epoch * items * (1 - exp.holdout)
-    return total
+    """How many images a run trains on, counted again in every epoch, in millions."""
+    count = DATASETS[exp.dataset].counts["train"]
+    items = (count + len(exp.expansion) * (count // 2)) * (1 - exp.holdout)
+    return 1e-6 * sum(stage.epochs * stage.passes_per_epoch * items for stage in exp.all_stages)
 
 
 def systems(assignment: str) -> list[System]:
     """The systems with a full-length run, in the order of ``variants.toml``. The best run is that with the highest mean
     accuracy: which recipe a page shows first is no choice by test images of what is trained.
     """
-    about, best = read_assignment(assignment), {}
+    published, best = read_assignment(assignment)["published"], {}
     for runs in group_runs(assignment):
-        record: Record = runs[0][1]
-        if is_full_length(record):
-            name = record["experiment"]["variant"].removesuffix(LEAN)
-            text = str(about["published"].get(name, ""))
-            found = re.match(r"(target )?([\d.]+) %(?! in)", text)
-            system = System(assignment, name, float(found[2]) if found else None, bool(found and found[1]),
-                            "validation" in text, image_passes(load_experiment(assignment, name)), runs)
-            if name not in best or statistics.fmean(system.accuracies) > statistics.fmean(best[name].accuracies):
-                best[name] = system
+        record = runs[0][1]
+        if not is_full_length(record):
+            continue
+        name = record["experiment"]["variant"].removesuffix(LEAN)
+        source = str(published.get(name, ""))
+        found, validation = re.match(r"(target )?([\d.]+) %(?! in)", source), "validation" in source
+        original = float(found[2]) if found else None
+        text = f"{found[1] or ''}{original:g} %{', validation' * validation}" if found else "–"
+        passes = tuple(map(image_passes, (load_experiment(assignment, name), variant_of(record))))
+        accuracies = [100 * ((validation and run["validation"]) or run["final"])["accuracy"] for _, run in runs]
+        if name not in best or statistics.fmean(accuracies) > statistics.fmean(best[name].accuracies):
+            best[name] = System(assignment, name, original, text, passes, accuracies, runs)
     return list(best.values())
 
 
@@ -79,42 +63,37 @@ def overview_table() -> str:
     """Markdown: one row per system."""
     rows = [["system", "original", "ours", "recipe", "image passes: original, ours", "parameters", "time"]]
     for system in (system for assignment in list_assignments() for system in systems(assignment)):
-        record, values = system.runs[0][1], system.accuracies
+        record, seeds = system.runs[0][1], len(system.runs)
         devices = dict.fromkeys(part.get("device", "cpu") for _, run in system.runs for part in run["sessions"])
         machine = " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
         variant = record["experiment"]["variant"]
         recipe = "lean" if variant.endswith(LEAN) else "ours" if variant == "best" else "published"
-        rows.append([
-            f"[{read_assignment(system.assignment)['title'].split(':')[0]}]"
-            f"(assignments/{system.assignment}/README.md) {run_label(record).removesuffix(LEAN)}",
-            f"{'target ' * system.is_target}{system.original:g} %{', validation' * system.on_validation}"
-            if system.original else "–",
-            f"**{mean_text(values, spread=True)} %**, {len(values)} seed{'s' * (len(values) > 1)}",
-            recipe, f"{_millions(system.original_passes)}, {_millions(system.passes)}" if recipe != "ours" else
-            f"–, {_millions(system.passes)}", f"{record['parameters']:,}", f"{training_time(system.runs)}, {machine}"])
+        original, ours = (f"{passes:.2g} M" for passes in system.passes)
+        title = read_assignment(system.assignment)["title"].split(":")[0]
+        rows.append([f"[{title}](assignments/{system.assignment}/README.md) {run_label(record).removesuffix(LEAN)}",
+                     system.original_text,
+                     f"**{mean_text(system.accuracies, spread=True)} %**, {seeds} seed{'s' * (seeds > 1)}", recipe,
+                     f"{'–' if recipe == 'ours' else original}, {ours}", f"{record['parameters']:,}",
+                     f"{training_time(system.runs)}, {machine}"])
     return markdown_table(rows)
 
 
 def overview_figure() -> Figure:
     """Accuracy over image passes; a line joins the original and our run of the same network."""
-    panels = {assignment: [system for system in systems(assignment) if system.original]
-              for assignment in list_assignments()}
-    panels = {assignment: found for assignment, found in panels.items() if found}
+    panels = {name: found for name in list_assignments() if (found := [s for s in systems(name) if s.original])}
     figure, axes = plots.new_figure(4 * max(1, len(panels)), 3.6, 1, max(1, len(panels)))
     for axis, (assignment, found) in zip(axes[0], panels.items()):
-        for k, system in enumerate(found):
-            passes = [1e-6 * n for n in (system.original_passes, system.passes)]
-            ours = statistics.fmean(system.accuracies)
-            axis.plot(passes, [system.original, ours], color="lightgray", zorder=1)
-            for place, value, color, marker, label in ((passes[0], system.original, plots.BLUE, "o", "original"),
-                                                       (passes[1], ours, plots.ORANGE, "s", "ours")):
-                axis.scatter(place, value, color=color, marker=marker, label=label if k == 0 else None)
-            axis.annotate(system.name, (passes[1], ours), xytext=(5, 4), textcoords="offset points", fontsize=7)
-        title, every = read_assignment(assignment)["title"], [n for s in found for n in (s.passes, s.original_passes)]
-        axis.set(xscale="log", xlabel="image passes while training (millions)", title=title.replace(": ", ":\n", 1),
-                 xlim=(0.6e-6 * min(every), 2.5e-6 * max(every)))
-        axis.title.set_fontsize(9)
-        axis.set_xticks([n for n in TICKS if axis.get_xlim()[0] <= n <= axis.get_xlim()[1]], minor=False)
+        passes = np.array([system.passes for system in found])  # (systems, 2): original, ours
+        accuracies = np.array([(system.original, statistics.fmean(system.accuracies)) for system in found])
+        axis.plot(passes.T, accuracies.T, color="lightgray", zorder=1)
+        axis.scatter(passes[:, 0], accuracies[:, 0], color=plots.BLUE, marker="o", label="original")
+        axis.scatter(passes[:, 1], accuracies[:, 1], color=plots.ORANGE, marker="s", label="ours")
+        for system, place in zip(found, zip(passes[:, 1], accuracies[:, 1])):
+            axis.annotate(system.name, place, xytext=(5, 4), textcoords="offset points", fontsize=7)
+        axis.set(xscale="log", xlabel="image passes while training (millions)",
+                 xlim=(0.6 * passes.min(), 2.5 * passes.max()))
+        axis.set_title(read_assignment(assignment)["title"].replace(": ", ":\n", 1), fontsize=9)
+        axis.set_xticks([n for n in TICKS if axis.get_xlim()[0] <= n <= axis.get_xlim()[1]])
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_locator(NullLocator())
         axis.margins(y=0.15)
@@ -122,7 +101,3 @@ def overview_figure() -> Figure:
         axis.legend(fontsize=8)
     axes[0, 0].set_ylabel("accuracy (%)")
     return figure
-
-
-def _millions(passes: float) -> str:
-    return f"{passes / 1e6:.2g} M"
