@@ -16,9 +16,8 @@ NamedRecord = tuple[str, Record]
 
 
 def find_record(name: str) -> NamedRecord:
-    """A record and its name, by its file, its run's folder, or the name of a published run.
-
-    Where two assignments have a run of the same name, it is ``ASSIGNMENT/NAME``.
+    """A record and its name, by its file, its run's folder, or the name of a published run (``ASSIGNMENT/`` before it
+    where two assignments have one).
     """
     path = Path(name).resolve()
     if path.is_dir():
@@ -27,8 +26,8 @@ def find_record(name: str) -> NamedRecord:
         published = {f"{found.parents[1].name}/{found.stem}": found for found in ASSIGNMENTS.glob("*/results/*.json")}
         matches = [key for key in published if name in (key, key.partition("/")[2])]
         if len(matches) != 1:
-            raise unknown_name_error("run (neither a folder, a record, nor one published run)", name,
-                                     matches or published)
+            kind = "run (neither a folder, a record, nor one published run)"
+            raise unknown_name_error(kind, name, matches or published)
         path = published[matches[0]]
     return path.parent.name if path.name == "record.json" else path.stem, read_record(path)
 
@@ -37,20 +36,18 @@ def compare(one: NamedRecord, other: NamedRecord) -> str:
     """Plain text: settings that differ, results, and accuracy by class, the largest difference first."""
     (name, a), (rival, b) = one, other
     head = ("", name, rival)
-    settings = [(key, str(ours), str(theirs))
-                for key, ours, theirs in config_differences(a["experiment"], b["experiment"])]
-    facts = [[("data", r["data"]["title"]), ("parameters", f"{r['parameters']:,}"), ("epochs", f"{len(r['history'])}"),
-              ("learning rate", f"{r['lr']:.1e}"), ("test accuracy", f"{r['final']['accuracy']:.2%}"),
-              ("test loss", f"{r['final']['loss']:.4f}"), ("minutes", f"{r['seconds'] / 60:.1f}"),
-              ("machine", f"{r['sessions'][-1]['machine']}, {r['precision']}")] for r in (a, b)]
-    blocks = [[head, *(settings or [("same experiment", "", "")])],
-              [head, *((label, ours, theirs) for (label, ours), (_, theirs) in zip(*facts))]]
+    settings = [tuple(map(str, row)) for row in config_differences(a["experiment"], b["experiment"])]
+    labels = ("data", "parameters", "epochs", "learning rate", "test accuracy", "test loss", "minutes", "machine")
+    facts = [(r["data"]["title"], f"{r['parameters']:,}", f"{len(r['history'])}", f"{r['lr']:.1e}",
+              f"{r['final']['accuracy']:.2%}", f"{r['final']['loss']:.4f}", f"{r['seconds'] / 60:.1f}",
+              f"{r['sessions'][-1]['machine']}, {r['precision']}") for r in (a, b)]
+    blocks = [[head, *(settings or [("same experiment", "", "")])], [head, *zip(labels, *facts)]]
     ours, theirs = a["final"]["per_class"], b["final"]["per_class"]
     if ours.keys() == theirs.keys():
-        order = sorted(ours, key=lambda name: -abs(ours[name] - theirs[name]))
-        blocks.append([(*head, "difference"), *((
-            name, f"{ours[name]:.1%}", f"{theirs[name]:.1%}", f"{100 * (theirs[name] - ours[name]):+.1f}")
-            for name in order)])
+        gain = {key: theirs[key] - ours[key] for key in ours}
+        blocks.append([(*head, "difference")] + [
+            (key, f"{ours[key]:.1%}", f"{theirs[key]:.1%}", f"{100 * gain[key]:+.1f}")
+            for key in sorted(gain, key=lambda key: -abs(gain[key]))])
     return "\n\n".join("\n".join(align_columns(rows)) for rows in blocks)
 
 
@@ -87,8 +84,7 @@ def changed_predictions(one: NamedRecord, other: NamedRecord, data: Dataset) -> 
             f"{len(lost):,}, only {rival} {len(won):,}, neither {(~correct & ~rival_correct).sum():,}.\nIf both were "
             f"equally good, a difference at least as large would occur with p = {mcnemar(len(won), len(lost)):.2g} "
             "(McNemar's exact test).")
-    half = SHOWN // 2
-    chosen = np.concatenate([won[:half], lost[:half]])
+    chosen = np.concatenate([won[:SHOWN // 2], lost[:SHOWN // 2]])
     names = [name if len(name) < 20 else f"{name[:8]}…{name[-9:]}" for name in data.classes]
     titles = [f"{names[truth[k]]}\n{names[ours[k]]}\n{names[theirs[k]]}" for k in chosen]
     title = (f"True class, then the predictions of {name} and of {rival}; {data.title}, {len(chosen)} of "
@@ -98,6 +94,5 @@ def changed_predictions(one: NamedRecord, other: NamedRecord, data: Dataset) -> 
 
 def mcnemar(won: int, lost: int) -> float:
     """Two-sided exact p-value of ``won`` against ``lost`` images, 0 to 1."""
-    total = won + lost
-    tail = sum(math.comb(total, k) for k in range(min(won, lost) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2 ** (won + lost))

@@ -15,10 +15,10 @@ def strip_paths(notebook: Path) -> str:
     for key in ("input_path", "output_path"):
         if key in stored:
             stored[key] = Path(stored[key]).name
+    assigned = re.compile(rf'^((?:{"|".join(PATH_PARAMETERS)}) = )"(?:/|[A-Za-z]:).*"')
     for cell in table["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):
-            absolute = re.compile(rf'^((?:{"|".join(PATH_PARAMETERS)}) = )"(?:/|[A-Za-z]:).*"')
-            cell["source"] = [absolute.sub(r'\1"..."', line) for line in cell["source"]]
+            cell["source"] = [assigned.sub(r'\1"..."', line) for line in cell["source"]]
     for name in PATH_PARAMETERS:
         if re.match("/|[A-Za-z]:", str(stored.get("parameters", {}).get(name))):
             stored["parameters"][name] = "..."

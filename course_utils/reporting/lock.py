@@ -1,5 +1,6 @@
 """Locks on the folders of runs: one process at a time writes there, on shared drives too."""
 import _thread
+import contextlib
 import functools
 import tempfile
 from pathlib import Path
@@ -19,7 +20,6 @@ def _lease(folder: Path, name: str) -> SoftFileLease:
                          on_compromise=lambda loss: loss.reason == "owner-changed" and _thread.interrupt_main())
 
 
-@functools.cache
 def _host_name() -> str:
     """This machine as lock files name it: in a container with its process namespace."""
     with tempfile.TemporaryDirectory() as folder, SoftFileLease(Path(folder, "lock")) as lock:
@@ -27,11 +27,10 @@ def _host_name() -> str:
 
 
 def lock_folder(folder: Path, name: str = ".lock") -> None:
-    """Take ``folder`` for this process until ``release_folder`` or the end of the process.
+    """Take ``folder`` for this process until ``release_folder`` or its end, by a file that names host and process.
 
-    The lock is a file that names host and process, which works on shared drives as well. One whose process was killed
-    is taken over; one of another host when it shows no sign of life for a minute. Raises ``CourseError`` that names
-    the owner.
+    One whose process was killed is taken over; one of another host when it shows no sign of life for a minute. Raises
+    ``CourseError`` that names the owner.
     """
     lock, wait, owner = _lease(folder, name), 0.0, None
     for _ in range(2):
@@ -66,11 +65,7 @@ def is_held(folder: Path, name: str = ".lock") -> bool:
 def is_locked(folder: Path, name: str = ".lock") -> bool:
     """Whether a living process, this one included, holds ``folder``."""
     lock = _lease(folder, name)
-    if lock.is_locked:
-        return True
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):
-        return (folder / name).exists()
-    lock.release()
-    return False
+    if not lock.is_locked:
+        with contextlib.suppress(Timeout, OSError), lock.acquire(timeout=0):
+            return False
+    return (folder / name).exists()
