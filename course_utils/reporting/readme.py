@@ -3,7 +3,6 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from course_utils import plots
@@ -28,16 +27,11 @@ def publish(folder: Path) -> str:
     """Make the run in ``folder`` a published result: copy its record and, of the first seed, its executed notebook and
     figures; return its name.
 
-    Raises ``CourseError`` for a run on synthetic or other data, a record that contradicts itself, another run's
-    notebook, and a run with overrides other than seed, epochs and split, which its variant's name would hide.
+    Raises ``CourseError`` for a record that contradicts itself, one with ``_faults``, and another run's notebook.
     """
     record = read_record(folder / "record.json")
-    if record["synthetic"]:
-        raise CourseError(f"{folder} is a run on synthetic data: not a result.")
-    if not is_published_data(record):
-        raise CourseError(f"{folder} is a run on {record['data']['title']}: not a result.")
-    if changed := changed_settings(record):
-        raise CourseError(f"{folder} {_not_its_variant(record, changed)} Define a variant of its own.")
+    if faults := _faults(record):
+        raise CourseError(f"{folder} {' It '.join(faults)}")
     assignment, name = record["experiment"]["assignment"], run_name(variant_of(record))
     notebook = folder / f"{read_assignment(assignment)['notebook']}.ipynb"
     check_fresh_run(notebook)
@@ -53,8 +47,31 @@ def publish(folder: Path) -> str:
         for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
             if figure.exists() and not figure.is_symlink():
                 shutil.copyfile(figure, images / f"{name}-{figure.name}")
-        _write_checksums(assignment, name, shown)
+        kept = {file: digest for file, digest in _read_checksums(assignment).items()
+                if any(file.startswith((f"{run}.ipynb", f"{run}-")) for run in shown)}
+        sums = kept | {path.name: file_sha256(path) for path in _evidence(assignment, name)}
+        lines = [f"{digest}  {file}\n" for file, digest in sorted(sums.items())]
+        atomic_write(home / "runs" / "SHA256SUMS", "".join(lines))
     return name
+
+
+def _faults(record: Record) -> list[str]:
+    """Why a run is no result of its variant: synthetic or other data, or overrides other than seed, epochs and split,
+    which its variant's name would hide.
+    """
+    exp, faults = record["experiment"], []
+    if record["synthetic"] or not is_published_data(record):
+        title = "synthetic data" if record["synthetic"] else record["data"]["title"]
+        faults.append(f"is a run on {title}: not a result.")
+    if changed := changed_settings(record):
+        faults.append(f"is not {exp['assignment']}:{exp['variant']} as in variants.toml; it differs in "
+                      f"{', '.join(changed)}. Define a variant of its own.")
+    return faults
+
+
+def _shown_runs(assignment: str) -> list[str]:
+    """Names of the runs whose notebook and figures are published: of each row of the table the first seed."""
+    return [runs[0][0] for runs in tables.group_runs(assignment)]
 
 
 def _evidence(assignment: str, run: str) -> list[Path]:
@@ -67,16 +84,7 @@ def _read_checksums(assignment: str) -> dict[str, str]:
     """SHA-256 by file name, of the evidence as it was published: a file as ``sha256sum`` writes it."""
     path = ASSIGNMENTS / assignment / "runs" / "SHA256SUMS"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
-
-
-def _write_checksums(assignment: str, run: str, shown: set[str]) -> None:
-    """Note the SHA-256 of the files of ``run``, and forget those of runs that are not ``shown`` any more."""
-    kept = {name: digest for name, digest in _read_checksums(assignment).items()
-            if any(name.startswith((f"{other}.ipynb", f"{other}-")) for other in shown)}
-    new = {path.name: file_sha256(path) for path in _evidence(assignment, run)}
-    lines = [f"{digest}  {name}\n" for name, digest in sorted((kept | new).items())]
-    atomic_write(ASSIGNMENTS / assignment / "runs" / "SHA256SUMS", "".join(lines))
+    return {name: digest for digest, name in map(str.split, lines)}
 
 
 def _changed_evidence(assignment: str) -> list[str]:
@@ -84,39 +92,25 @@ def _changed_evidence(assignment: str) -> list[str]:
     sums, problems = _read_checksums(assignment), []
     files = {path.name: path for run in _shown_runs(assignment) for path in _evidence(assignment, run)}
     for name in sorted(sums.keys() | files.keys()):
-        path = files.get(name)
-        if path is None or not path.is_file():
+        if name not in files or not files[name].is_file():
             problems.append(f"{name} of {assignment} is missing.")
-        elif name not in sums or file_sha256(path) != sums[name]:
-            problems.append(f"{path} is not the file that was published (SHA-256): publish its run again.")
+        elif file_sha256(files[name]) != sums.get(name):
+            problems.append(f"{files[name]} is not the file that was published (SHA-256): publish its run again.")
     return problems
 
 
-def _shown_runs(assignment: str) -> set[str]:
-    """Names of the runs whose notebook and figures are published: of each row of the table the first seed."""
-    return {runs[0][0] for runs in tables.group_runs(assignment)}
-
-
-def _not_its_variant(record: Record, changed: Sequence[str]) -> str:
-    ran = record["experiment"]
-    return f"is not {ran['assignment']}:{ran['variant']} as in variants.toml; it differs in {', '.join(changed)}."
-
-
 def find_problems() -> list[str]:
-    """What is wrong with the published records, a sentence each: edited after the run, of another experiment than
-    ``variants.toml`` has now, under another run's name, with a notebook or figures that are missing or changed.
+    """What is wrong with the published records, a sentence each: edited after the run, with ``_faults``, under another
+    run's name, with a notebook or figures that are missing or changed.
     """
     problems = []
     for path in sorted(ASSIGNMENTS.glob("*/results/*.json")):
         try:
             record = read_record(path)
-            if not is_published_data(record):
-                problems.append(f"{path} is of other data than the published.")
-            if changed := changed_settings(record):
-                problems.append(f"{path} {_not_its_variant(record, changed)}")
-            name = run_name(variant_of(record))
-            if (record["experiment"]["assignment"], name) != (path.parents[1].name, path.stem):
-                problems.append(f"{path} is the record of {record['experiment']['assignment']}, {name}.")
+            problems += [f"{path} {fault}" for fault in _faults(record)]
+            assignment, name = record["experiment"]["assignment"], run_name(variant_of(record))
+            if (assignment, name) != (path.parents[1].name, path.stem):
+                problems.append(f"{path} is the record of {assignment}, {name}.")
         except CourseError as error:
             problems.append(str(error))
     for assignment in list_assignments():
@@ -128,11 +122,14 @@ def find_problems() -> list[str]:
 def update_readmes(check: bool = False) -> list[Path]:
     """Write the blocks of every README; return the files that differed. With ``check`` nothing is written."""
     if not check:
-        _draw_comparisons()
+        for name in list_assignments():
+            if runs := tables.compared_histories(name):
+                title = f"{read_assignment(name)['title']}: {' and '.join(runs)}"
+                plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
+        plots.save_figure(overview.overview_figure(), REPO / "images" / "overview.png")
     changed = []
     for path, blocks in _expected_blocks().items():
-        before = path.read_text(encoding="utf-8")
-        after = before
+        before = after = path.read_text(encoding="utf-8")
         for name, content in blocks.items():
             after = _replace_block(after, name, content, path)
         if after != before:
@@ -142,24 +139,14 @@ def update_readmes(check: bool = False) -> list[Path]:
     return changed
 
 
-def _draw_comparisons() -> None:
-    for name in list_assignments():
-        if runs := tables.compared_histories(name):
-            title = f"{read_assignment(name)['title']}: {' and '.join(runs)}"
-            plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
-    plots.save_figure(overview.overview_figure(), REPO / "images" / "overview.png")
-
-
 def _expected_blocks() -> dict[Path, dict[str, str]]:
-    names = list_assignments()
-    badges = "\n\n".join(f"{number}. {_link(name)}" for number, name in enumerate(names, 1))
+    links = "\n\n".join(f"{number}. {_link(name)}" for number, name in enumerate(list_assignments(), 1))
     picture = "![Accuracy over image passes while training, original and ours](images/overview.png)"
-    expected = {REPO / "README.md": {"results": f"{badges}\n\n{picture}\n\n{overview.overview_table()}"}}
-    for name in names:
+    expected = {REPO / "README.md": {"results": f"{links}\n\n{picture}\n\n{overview.overview_table()}"}}
+    for name in list_assignments():
         path = ASSIGNMENTS / name / "README.md"
-        table = tables.results_table(name).replace(f"(assignments/{name}/", "(")
-        text = path.read_text(encoding="utf-8")
-        expected[path] = {"results": table, "figures": _figures(name)}
+        text, table = path.read_text(encoding="utf-8"), tables.results_table(name)
+        expected[path] = {"results": table.replace(f"(assignments/{name}/", "("), "figures": _figures(name)}
         expected[path] |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
     return expected
 
@@ -167,24 +154,19 @@ def _expected_blocks() -> dict[Path, dict[str, str]]:
 def _link(assignment: str) -> str:
     """The assignment's page, and its notebook in Colab."""
     about = read_assignment(assignment)
-    # OWNER/NAME of the repository on GitHub: as the README has it now
+    notebook = f"notebooks/{about['notebook']}.ipynb"
     found = re.search(rf"{re.escape(COLAB)}github/([\w.-]+/[\w.-]+)/blob", (REPO / "README.md").read_text("utf-8"))
-    badge = (f"[![Open in Colab]({COLAB}assets/colab-badge.svg)]"
-             f"({COLAB}github/{found[1] if found else 'OWNER/NAME'}/blob/main/notebooks/{about['notebook']}.ipynb)")
-    return (f"**[{about['title']}](assignments/{assignment}/README.md)**, "
-            f"[notebook](notebooks/{about['notebook']}.ipynb) {badge}")
+    repository = found[1] if found else "OWNER/NAME"  # on GitHub, as the README has it now
+    return (f"**[{about['title']}](assignments/{assignment}/README.md)**, [notebook]({notebook}) [![Open in Colab]"
+            f"({COLAB}assets/colab-badge.svg)]({COLAB}github/{repository}/blob/main/{notebook})")
 
 
 def _figures(assignment: str) -> str:
     """The figures of the first run of every row in the table of results."""
-    lines = []
-    if tables.compared_histories(assignment):
-        lines.append(f"![comparison](../../images/{assignment}/comparison.png)")
-    for runs in tables.group_runs(assignment):
-        name = runs[0][0]
-        for kind in FIGURES:
-            if (REPO / "images" / assignment / f"{name}-{kind}.png").exists():
-                lines.append(f"![{kind.replace('_', ' ')}, {name}](../../images/{assignment}/{name}-{kind}.png)")
+    folder = f"../../images/{assignment}"
+    lines = [f"![comparison]({folder}/comparison.png)"] if tables.compared_histories(assignment) else []
+    lines += [f"![{kind.replace('_', ' ')}, {name}]({folder}/{name}-{kind}.png)" for name in _shown_runs(assignment)
+              for kind in FIGURES if (REPO / "images" / assignment / f"{name}-{kind}.png").exists()]
     return "\n\n".join(lines) or "_No run yet._"
 
 
