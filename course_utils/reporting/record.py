@@ -1,6 +1,8 @@
 """The record of a run: one JSON file with everything that tables and texts say about it."""
+import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -29,34 +31,28 @@ RENAMED = {"passes": "passes_per_epoch", "keep": "select_epoch", "test_side": "t
 RENAMED_MODELS = {"dilated_net": "best_net.py:DilatedNet", "sign_net": "best_net.py:SignNet",
                   "residual_net": "best_net.py:ResidualNet"}
 PACKAGES = ("torch", "torchvision", "numpy", "albumentations")
-ALLOWED_OVERRIDES = ("seed", "epochs", "split")  # what a published run may choose differently from its variant
 
 
 def environment_info() -> dict[str, Any]:
     """Commit, machine, threads and versions of this process; no names of hosts, users or folders."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()} | dict.fromkeys(PACKAGES)
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
     return {"commit": commit(), "machine": describe_machine(), "threads": torch.get_num_threads(),
             "versions": versions}
 
 
 def commit() -> str | None:
-    """The repository's commit, with "+" when tracked files differ from it.
-
-    Outside of its git checkout: the environment variable COURSE_COMMIT, which is set where the files were compared with
-    that commit (``benchmarks/gpu_machine``), else ``None``.
+    """The repository's commit, with "+" when tracked files differ from it; ``None``: unknown. Without a git checkout
+    the environment variable COURSE_COMMIT says it, where files were compared with it (``benchmarks/gpu_machine``).
     """
-    if not (REPO / ".git").exists():  # perhaps inside another repository, whose commit says nothing
-        return os.environ.get("COURSE_COMMIT") or None
-    command = ["git", "-C", str(REPO), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    command = ["git", f"--git-dir={REPO / '.git'}", f"--work-tree={REPO}",  # not a repository around this one
+               "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("COURSE_COMMIT") or None
 
 
 def make_record(exp: Experiment, data: Dataset, lr: float, parameters: int, training: Training, prediction: Prediction,
@@ -64,12 +60,8 @@ def make_record(exp: Experiment, data: Dataset, lr: float, parameters: int, trai
     """The record of a finished run. ``prediction``: test images; ``validation``: plain held-out images."""
     accuracies = {name: float(value) for name, value in zip(data.classes, per_class_accuracy(prediction))}
     return {
-        "format": FORMAT,
-        "synthetic": data.is_synthetic,
-        "experiment": exp.as_dict(),
-        "lr": lr,
-        "data": {"title": data.title, "sha256": dict(data.sha256)},
-        "parameters": parameters,
+        "format": FORMAT, "synthetic": data.is_synthetic, "experiment": exp.as_dict(), "lr": lr,
+        "data": {"title": data.title, "sha256": dict(data.sha256)}, "parameters": parameters,
         "history": training.history,
         "kept_epoch": training.best["epoch"] if training.best else len(training.history),
         "validation": validation and {"images": len(validation.labels), "loss": validation.loss,
@@ -78,13 +70,9 @@ def make_record(exp: Experiment, data: Dataset, lr: float, parameters: int, trai
                   "accuracy": prediction.accuracy, "per_class": accuracies,
                   "predicted": " ".join(map(str, prediction.predicted)),  # the class of each image, in order
                   "class_images": np.bincount(prediction.labels, minlength=len(data.classes)).tolist()},
-        "seconds": sum(row["seconds"] for row in training.history),
-        "precision": precision,
-        "device": device.type,
+        "seconds": sum(row["seconds"] for row in training.history), "precision": precision, "device": device.type,
         "memory_format": training.sessions[-1].get("memory_format", "channels_last"),
-        "sessions": training.sessions,
-        "evaluated": environment_info(),
-    }
+        "sessions": training.sessions, "evaluated": environment_info()}
 
 
 def write_record(record: Record, folder: Path) -> Path:
@@ -106,9 +94,7 @@ def content_hash(record: Record) -> str:
 
 
 def read_record(path: Path) -> Record:
-    """A record, under today's names. Raises ``CourseError`` when the file is none, was changed after it was written, or
-    contradicts itself.
-    """
+    """A record, under today's names. Raises ``CourseError`` when it is none, was edited, or contradicts itself."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         changed = content_hash(record) != record.get("sha256")
@@ -130,55 +116,49 @@ def _upgrade(record: Record) -> Record:
     """A record of the first edition under today's names."""
     if record.get("format") != 1:
         return record
-    settings = {RENAMED.get(name, name): value for name, value in record["experiment"].items()}
-    settings["stages"] = [{RENAMED.get(name, name): value for name, value in stage.items()}
-                          for stage in settings.get("stages", ())]
-    settings["model"] = RENAMED_MODELS.get(settings["model"], settings["model"])
-    settings["data"] = "synthetic" if settings.get("data") == "sample" else settings.get("data", "real")
-    history = record["history"]
+    def renamed(settings: dict[str, Any]) -> dict[str, Any]:
+        return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+    settings = renamed(record["experiment"])
+    settings |= {"stages": [renamed(stage) for stage in settings["stages"]],
+                 "model": RENAMED_MODELS.get(settings["model"], settings["model"]),
+                 "data": "synthetic" if settings["data"] == "sample" else settings["data"]}
     data = record["data"] | {"title": record["data"]["title"].replace("labelled", "labeled")}
     return record | {"experiment": settings, "data": data, "synthetic": record["sample"],
-                     "validation": record.get("held_out"), "kept_epoch": record.get("kept_epoch", len(history))}
+                     "validation": record.get("held_out")}
 
 
 def _contradictions(record: Record) -> list[str]:
     exp, history, final = record["experiment"], record["history"], record["final"]
-    wrong = []
-    if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or len(history) > total_epochs(exp):
-        wrong.append("the epochs of its history")
-    if not abs(sum(row["seconds"] for row in history) - record["seconds"]) <= 0.01 or min(
-            row["seconds"] for row in history) < 0:
-        wrong.append("its seconds")
+    epochs, seconds = [row["epoch"] for row in history], [row["seconds"] for row in history]
     # A few images between two classes may change where numbers are added in another order: on another machine, with
     # another number of threads, on a GPU always.
     same = record["device"] == "cpu" and all(record["sessions"][-1].get(key) == record["evaluated"].get(key)
                                              for key in ("machine", "versions", "threads"))
-    difference = abs(history[-1].get("test_accuracy", final["accuracy"]) - final["accuracy"])
-    averaged = exp.get("tta_views", 0)  # then the final accuracy is of several views, an epoch's of plain images
-    if exp["select_epoch"] == "last" and not averaged and difference > (1e-9 if same else 0.005):
-        wrong.append("its final accuracy and its last epoch's")
+    # With test-time augmentation the final accuracy is of several views, an epoch's of plain images.
+    compared = exp["select_epoch"] == "last" and not exp["tta_views"] and "test_accuracy" in history[-1]
     last = [row for row in history if row.get("stage") == history[-1].get("stage")]
-    if exp["select_epoch"] == "best" and record["kept_epoch"] != len(history) - len(last) + best_epoch(last):
-        wrong.append("its kept epoch and its best one")
-    weights = final.get("class_images", [1] * len(final["per_class"]))  # older records are of balanced classes
-    correct = sum(weight * share for weight, share in zip(weights, final["per_class"].values()))
-    if not abs(correct / sum(weights) - final["accuracy"]) <= 1e-9 or not all(
-            0 <= share <= 1 for share in (final["accuracy"], *final["per_class"].values())):
-        wrong.append("its final accuracy and its classes'")
-    predicted = [int(number) for number in final["predicted"].split()]
-    if len(predicted) != final["images"] or not set(predicted) <= set(range(len(final["per_class"]))):
-        wrong.append("its predictions and its images")
-    elif "class_images" in final:  # of a class at least as many were predicted as were right
-        right = [weight * share for weight, share in zip(weights, final["per_class"].values())]
-        if (np.bincount(predicted, minlength=len(right)) < np.round(right)).any():
-            wrong.append("its predictions and its classes' accuracies")
-    return wrong
+    accuracies, images = np.array(list(final["per_class"].values())), np.array(final["class_images"])
+    predicted = np.array(final["predicted"].split(), np.int64)
+    counts = (predicted[:, None] == np.arange(len(images))).sum(0)  # of each class
+    wrong = {
+        "the epochs of its history": epochs != list(range(1, len(epochs) + 1)) or len(epochs) > total_epochs(exp),
+        "its seconds": not math.isclose(sum(seconds), record["seconds"], abs_tol=0.01) or min(seconds) < 0,
+        "its final accuracy and its last epoch's": compared and not math.isclose(
+            history[-1]["test_accuracy"], final["accuracy"], rel_tol=0, abs_tol=1e-9 if same else 0.005),
+        "its kept epoch and its best one": exp["select_epoch"] == "best" and (
+            record["kept_epoch"] != len(history) - len(last) + best_epoch(last)),
+        "its final accuracy and its classes'": min(accuracies) < 0 or max(accuracies) > 1 or not math.isclose(
+            np.average(accuracies, weights=images), final["accuracy"], rel_tol=0, abs_tol=1e-9),
+        "its predictions and its images": not counts.sum() == len(predicted) == final["images"],
+        "its predictions and its classes' accuracies": (counts < np.round(images * accuracies)).any()}
+    return [what for what, is_wrong in wrong.items() if is_wrong]
 
 
 def is_published_data(record: Record) -> bool:
     """Whether the run used the arrays whose SHA-256 ``data/datasets.toml`` names."""
     info = DATASETS.get(record["experiment"]["dataset"])
-    return info is not None and record["data"]["sha256"] == info.sha256
+    return info is not None and record["data"]["sha256"] == info.sha256 and not record["synthetic"]
 
 
 def configured_epochs(record: Record) -> int | None:
@@ -192,14 +172,13 @@ def configured_epochs(record: Record) -> int | None:
 
 def is_full_length(record: Record) -> bool:
     """Whether the run was on the published data with all epochs of its variant: only then it is its result."""
-    complete = total_epochs(record["experiment"]) == configured_epochs(record)
-    return complete and not record["synthetic"] and is_published_data(record)
+    return is_published_data(record) and total_epochs(record["experiment"]) == configured_epochs(record)
 
 
 def variant_of(record: Record) -> Experiment:
-    """A run's variant as ``variants.toml`` has it now, with the overrides that a published run may have."""
+    """A run's variant as ``variants.toml`` has it now, with the seed, epochs and split that a run may choose."""
     ran = record["experiment"]
-    overrides = {name: ran[name] for name in ALLOWED_OVERRIDES if name in ran}
+    overrides = {name: ran[name] for name in ("seed", "epochs", "split")}
     return load_experiment(ran["assignment"], ran["variant"], **overrides)
 
 
