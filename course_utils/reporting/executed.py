@@ -12,9 +12,7 @@ def strip_paths(notebook: Path) -> str:
     """The text of an executed notebook without the absolute paths that papermill stored in it."""
     table = json.loads(notebook.read_text(encoding="utf-8"))
     stored = table["metadata"].get("papermill", {})
-    for key in ("input_path", "output_path"):
-        if key in stored:
-            stored[key] = Path(stored[key]).name
+    stored |= {key: Path(stored[key]).name for key in ("input_path", "output_path") if key in stored}
     assigned = re.compile(rf'^((?:{"|".join(PATH_PARAMETERS)}) = )"(?:/|[A-Za-z]:).*"')
     for cell in table["cells"]:
         if "injected-parameters" in cell["metadata"].get("tags", []):

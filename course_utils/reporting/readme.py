@@ -25,9 +25,8 @@ COLAB = "https://colab.research.google.com/"
 
 def publish(folder: Path) -> str:
     """Make the run in ``folder`` a published result: copy its record and, of the first seed, its executed notebook and
-    figures; return its name.
-
-    Raises ``CourseError`` for a record that contradicts itself, one with ``_faults``, and another run's notebook.
+    figures; return its name. Raises ``CourseError`` for a record that contradicts itself or has ``_faults``, and for a
+    notebook that is another run's or not one fresh run.
     """
     record = read_record(folder / "record.json")
     if faults := _faults(record):
@@ -60,7 +59,7 @@ def _faults(record: Record) -> list[str]:
     which its variant's name would hide.
     """
     exp, faults = record["experiment"], []
-    if record["synthetic"] or not is_published_data(record):
+    if not is_published_data(record):
         title = "synthetic data" if record["synthetic"] else record["data"]["title"]
         faults.append(f"is a run on {title}: not a result.")
     if changed := changed_settings(record):

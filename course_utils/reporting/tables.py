@@ -26,9 +26,8 @@ def group_runs(assignment: str) -> list[NamedRuns]:
 
 
 def results_table(assignment: str, links: bool = True) -> str:
-    """Markdown: one row for each variant, split and number of epochs: mean and standard deviation over its seeds.
-
-    Links to the executed notebooks are relative to the repository's root.
+    """Markdown: one row for each variant, split and number of epochs: mean and standard deviation over its seeds. Links
+    to the executed notebooks are relative to the repository's root.
     """
     original = read_assignment(assignment)["published"]
     rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]
@@ -37,13 +36,12 @@ def results_table(assignment: str, links: bool = True) -> str:
         accuracy = mean_text([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
         where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
                               for _, run in runs for part in run["sessions"])  # each once, in order
+        records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
+                            for name, run in runs)
+        link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record of seed {records}"
         rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
                      f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
-                     _length(runs), f"{training_time(runs)}, {'<br>'.join(where)}"])
-        if links:
-            records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
-                                for name, run in runs)
-            rows[-1].append(f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record of seed {records}")
+                     _length(runs), f"{training_time(runs)}, {'<br>'.join(where)}", *([link] if links else [])])
     return markdown_table(rows)
 
 
@@ -66,7 +64,7 @@ def split_table(assignment: str) -> str:
     """Markdown: accuracy on plain validation images and on test images, by variant and split."""
     rows = [["variant", "split", "seeds", "validation, plain", "test", "too optimistic by"]]
     for runs in group_runs(assignment):
-        if all(run.get("validation") for _, run in runs):
+        if all(run["validation"] for _, run in runs):
             held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("validation", "final"))
             exp, gap = runs[0][1]["experiment"], mean_text([h - t for h, t in zip(held, test)], "+.2f")
             rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{mean_text(held, spread=True)} %",
@@ -83,14 +81,13 @@ def versions_table(assignment: str) -> str:
         exp, parent = load_experiment(assignment, name), settings.get("extends")
         changes = "<br>".join(_differences(load_experiment(assignment, parent), exp)) if parent else "–"
         ours = [mean_text([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
-                if name in full and full[name][0][1].get(part) else "–" for part in ("validation", "final")]
+                if name in full and full[name][0][1][part] else "–" for part in ("validation", "final")]
         rows.append([name, parent or "–", changes, _raw(exp.about), _raw(about["published"].get(name, "–")), *ours])
     return markdown_table(rows)
 
 
 def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
     """Histories, by variant, of the runs that the assignment's ``compare`` names: of each the first of its longest.
-
     Empty unless there is a run of every one of them.
     """
     longest = {runs[0][1]["experiment"]["variant"]: runs[0][1] for runs in group_runs(assignment)}
@@ -100,22 +97,21 @@ def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]
 
 def recorded_accuracy(exp: Experiment) -> float | None:
     """Mean test accuracy, 0 to 1, over the published full-length runs of this variant; ``None``: no run."""
-    runs = [run for run in published_records(exp.assignment).values()
-            if all(run["experiment"].get(name) == getattr(exp, name) for name in ("variant", "epochs"))]
-    return statistics.fmean(run["final"]["accuracy"] for run in runs) if runs else None
+    accuracies = [run["final"]["accuracy"] for run in published_records(exp.assignment).values()
+                  if all(run["experiment"][name] == getattr(exp, name) for name in ("variant", "epochs"))]
+    return statistics.fmean(accuracies) if accuracies else None
 
 
 def summary_markdown(record: Record) -> str:
     """Markdown: what the run reached, on which data, how many images and seeds, on which machine."""
     history, final, exp = record["history"], record["final"], record["experiment"]
-    per_class, validation = final["per_class"], record.get("validation")
+    per_class, validation = final["per_class"], record["validation"]
     ran, planned, configured = len(history), total_epochs(exp), configured_epochs(record)
     stopped = "" if ran == planned else f", stopped early of {planned}"
     short = "" if configured in (None, planned) else f" (its variant has {configured})"
     kept = (f"Epoch {record['kept_epoch']} was selected ({exp['split']} split); accuracy on plain validation images: "
             f"{validation['accuracy']:.2%}. " if validation else "")
-    views = exp.get("tta_views", 0)
-    seen = f"mean of {views} augmented views and the plain image" if views else "plain images"
+    seen = f"mean of {exp['tta_views']} augmented views and the plain image" if exp["tta_views"] else "plain images"
     best, worst = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
     return (f"**{record['data']['title']}, one run with seed {exp['seed']}:** test accuracy {final['accuracy']:.2%} "
             f"({final['images']:,} images, {seen}) after {ran} epoch{'s' * (ran > 1)}{stopped}{short}, "
@@ -145,25 +141,26 @@ def run_label(run: Record) -> str:
 def _split(run: Record) -> str:
     """The split's name where the data set offers a choice and the run held images out, else nothing."""
     exp = run["experiment"]
-    return exp.get("split", "") if DATASETS[exp["dataset"]].has_tracks and exp["holdout"] else ""
+    return exp["split"] if DATASETS[exp["dataset"]].has_tracks and exp["holdout"] else ""
 
 
 def _length(runs: NamedRuns) -> str:
     exp, configured = runs[0][1]["experiment"], configured_epochs(runs[0][1])
     epochs = total_epochs(exp)
-    early = [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
-             if len(run["history"]) < epochs]
+    text = f"{epochs}" if epochs == configured else f"{epochs} of {configured}, schedule scaled"
+    if early := [f"seed {run['experiment']['seed']} stopped after {len(run['history'])}" for _, run in runs
+                 if len(run["history"]) < epochs]:
+        text += f" ({', '.join(early)})"
     best = f", best epoch: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
-    return (f"{epochs}" + (f" of {configured}, schedule scaled" if epochs != configured else "")
-            + (f" ({', '.join(early)})" if early else "") + (best if exp["select_epoch"] == "best" else ""))
+    return text + best * (exp["select_epoch"] == "best")
 
 
 def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:
     rows = [run["history"][run["kept_epoch"] - 1] for _, run in runs]
     if f"{split}_loss" not in rows[0]:
         return "–"
-    return (f"{mean_text([100 * row[f'{split}_accuracy'] for row in rows])} %, "
-            f"{mean_text([row[f'{split}_loss'] for row in rows], '.3f')}")
+    accuracy = mean_text([100 * row[f"{split}_accuracy"] for row in rows])
+    return f"{accuracy} %, {mean_text([row[f'{split}_loss'] for row in rows], '.3f')}"
 
 
 def training_time(runs: NamedRuns) -> str:
@@ -175,19 +172,19 @@ def training_time(runs: NamedRuns) -> str:
 def mean_text(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
     """The mean; with ``spread`` and several values also the sample standard deviation."""
     text = format(statistics.fmean(values), form)
-    return f"{text} ± {format(statistics.stdev(values), form)}" if spread and len(values) > 1 else text
+    return f"{text} ± {statistics.stdev(values):{form}}" if spread and len(values) > 1 else text
 
 
 def _differences(old: Experiment, new: Experiment) -> list[str]:
     """What differs, stage by stage; a stage that ``old`` does not have is compared with the first."""
     lines = []
-    for number in range(len(new.stages) + 1):
+    for number, after in enumerate(new.all_stages):
         before = old.stage(number) if number <= len(old.stages) else new.stage(0)
-        after = new.stage(number)
-        part = [_difference(name, getattr(before, name), getattr(after, name))
-                for name in (STAGE_SETTINGS if number else COMPARED) if getattr(before, name) != getattr(after, name)]
+        part = "; ".join(_difference(name, getattr(before, name), getattr(after, name))
+                         for name in (STAGE_SETTINGS if number else COMPARED)
+                         if getattr(before, name) != getattr(after, name))
         if part or number > len(old.stages):
-            lines.append((f"stage {number + 1}: " if number else "") + "; ".join(part))
+            lines.append(f"stage {number + 1}: {part}" if number else part)
     return lines + ["no further stage"] * (len(new.stages) < len(old.stages))
 
 
