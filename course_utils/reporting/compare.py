@@ -16,9 +16,7 @@ NamedRecord = tuple[str, Record]
 
 
 def find_record(name: str) -> NamedRecord:
-    """A record and its name, by its file, its run's folder, or the name of a published run (``ASSIGNMENT/`` before it
-    where two assignments have one).
-    """
+    """A record and its name, by file, run folder, or published run: NAME, or ASSIGNMENT/NAME where two have it."""
     path = Path(name).resolve()
     if path.is_dir():
         path /= "record.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from course_utils import plots
 from course_utils.config import Experiment
@@ -14,7 +14,6 @@ from course_utils.reporting.record import is_full_length, variant_of
 from course_utils.reporting.tables import NamedRuns, group_runs, markdown_table, mean_text, run_label, training_time
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
-TICKS = (0.1, 0.3, 1, 3, 10, 30, 100)  # millions of image passes
 LEAN = "-lean"  # ends the name of a variant that trains a published network by a recipe of ours
 
 
@@ -93,7 +92,7 @@ def overview_figure() -> Figure:
         axis.set(xscale="log", xlabel="image passes while training (millions)",
                  xlim=(0.6 * passes.min(), 2.5 * passes.max()))
         axis.set_title(read_assignment(assignment)["title"].replace(": ", ":\n", 1), fontsize=9)
-        axis.set_xticks([n for n in TICKS if axis.get_xlim()[0] <= n <= axis.get_xlim()[1]])
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_locator(NullLocator())
         axis.margins(y=0.15)

@@ -55,9 +55,7 @@ def publish(folder: Path) -> str:
 
 
 def _faults(record: Record) -> list[str]:
-    """Why a run is no result of its variant: synthetic or other data, or overrides other than seed, epochs and split,
-    which its variant's name would hide.
-    """
+    """Why a run is no result of its variant: its data, or settings of its own besides seed, epochs and split."""
     exp, faults = record["experiment"], []
     if not is_published_data(record):
         title = "synthetic data" if record["synthetic"] else record["data"]["title"]
@@ -99,9 +97,7 @@ def _changed_evidence(assignment: str) -> list[str]:
 
 
 def find_problems() -> list[str]:
-    """What is wrong with the published records, a sentence each: edited after the run, with ``_faults``, under another
-    run's name, with a notebook or figures that are missing or changed.
-    """
+    """A sentence for each published record that is edited, misnamed or has ``_faults``, and each changed file."""
     problems = []
     for path in sorted(ASSIGNMENTS.glob("*/results/*.json")):
         try:

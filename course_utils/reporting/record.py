@@ -114,11 +114,11 @@ def read_record(path: Path) -> Record:
 
 def _upgrade(record: Record) -> Record:
     """A record of the first edition under today's names."""
-    if record.get("format") != 1:
-        return record
     def renamed(settings: dict[str, Any]) -> dict[str, Any]:
         return {RENAMED.get(name, name): value for name, value in settings.items()}
 
+    if record.get("format") != 1:
+        return record
     settings = renamed(record["experiment"])
     settings |= {"stages": [renamed(stage) for stage in settings["stages"]],
                  "model": RENAMED_MODELS.get(settings["model"], settings["model"]),

@@ -22,9 +22,8 @@ def run_name(exp: Experiment) -> str:
 
 
 def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
-    """A run's folder, created: its ``run_name`` under ``output_dir``, else under ``outputs/<assignment>/``.
-
-    Raises ``CourseError`` when it cannot be written.
+    """A run's folder, created: its ``run_name`` under ``output_dir`` (default: ``outputs/<assignment>/``). Raises
+    ``CourseError`` when it cannot be written.
     """
     folder = (Path(output_dir).expanduser() if output_dir else REPO / "outputs" / exp.assignment) / run_name(exp)
     try:
@@ -36,10 +35,9 @@ def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
 
 
 def open_run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
-    """The folder of a notebook's run (``folder_of``), locked by this process until its record is written.
+    """``folder_of`` a notebook's run, locked until its record is written. Raises ``CourseError`` when it is in use.
 
-    A smoke run removes earlier checkpoints there, every run those that a killed one left half-written. Raises
-    ``CourseError`` also when another process uses the folder.
+    A smoke run removes earlier checkpoints there, every run those that a killed one left half-written.
     """
     folder = folder_of(exp, output_dir)
     lock_folder(folder)

@@ -26,9 +26,7 @@ def group_runs(assignment: str) -> list[NamedRuns]:
 
 
 def results_table(assignment: str, links: bool = True) -> str:
-    """Markdown: one row for each variant, split and number of epochs: mean and standard deviation over its seeds. Links
-    to the executed notebooks are relative to the repository's root.
-    """
+    """Markdown: a row per variant, split and number of epochs, over its seeds; ``links`` from the repository's root."""
     original = read_assignment(assignment)["published"]
     rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]
     for runs in group_runs(assignment):
@@ -87,9 +85,7 @@ def versions_table(assignment: str) -> str:
 
 
 def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
-    """Histories, by variant, of the runs that the assignment's ``compare`` names: of each the first of its longest.
-    Empty unless there is a run of every one of them.
-    """
+    """Histories, by variant, of the longest runs that ``compare`` in variants.toml names; empty unless all have run."""
     longest = {runs[0][1]["experiment"]["variant"]: runs[0][1] for runs in group_runs(assignment)}
     wanted = read_assignment(assignment)["compare"]
     return {name: longest[name]["history"] for name in wanted} if longest.keys() >= set(wanted) else {}
