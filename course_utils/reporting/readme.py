@@ -16,8 +16,7 @@ from course_utils.utils import REPO, atomic_write, file_sha256
 from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
-BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table,
-          "versions": tables.versions_table}  # where an assignment's README has them
+BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table, "versions": tables.versions_table}
 FIGURES = ("curves", "straightened", "transforms", "lr_finder", "range_test", "fixres", "resolution", "confusion",
            "mistakes", "grad_cam")  # of a run, in a README; range_test: the first edition's name
 COLAB = "https://colab.research.google.com/"

@@ -28,8 +28,6 @@ Record = dict[str, Any]
 FORMAT = 2  # of a record; 1: the first edition's, read through the names below
 RENAMED = {"passes": "passes_per_epoch", "keep": "select_epoch", "test_side": "test_image_size",
            "test_views": "tta_views", "range_test_steps": "lr_finder_steps"}
-RENAMED_MODELS = {"dilated_net": "best_net.py:DilatedNet", "sign_net": "best_net.py:SignNet",
-                  "residual_net": "best_net.py:ResidualNet"}
 PACKAGES = ("torch", "torchvision", "numpy", "albumentations")
 
 
@@ -121,7 +119,6 @@ def _upgrade(record: Record) -> Record:
         return record
     settings = renamed(record["experiment"])
     settings |= {"stages": [renamed(stage) for stage in settings["stages"]],
-                 "model": RENAMED_MODELS.get(settings["model"], settings["model"]),
                  "data": "synthetic" if settings["data"] == "sample" else settings["data"]}
     data = record["data"] | {"title": record["data"]["title"].replace("labelled", "labeled")}
     return record | {"experiment": settings, "data": data, "synthetic": record["sample"],

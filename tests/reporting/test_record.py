@@ -116,11 +116,8 @@ def test_published_record_is_read_under_the_names_of_today(path):
     assert found["experiment"].keys() <= {field.name for field in dataclasses.fields(Experiment)}
     assert not found["synthetic"] and changed_settings(found) == [] and path.read_bytes() == before
     if old["format"] == 1:
-        experiment = old["experiment"]
-        for name, value in experiment.items():
-            if name != "model":
-                assert found["experiment"][record.RENAMED.get(name, name)] == value
-        assert found["experiment"]["model"] == record.RENAMED_MODELS.get(experiment["model"], experiment["model"])
+        for name, value in old["experiment"].items():
+            assert found["experiment"][record.RENAMED.get(name, name)] == value
         assert found["validation"] == old["held_out"] and found["final"] == old["final"]
 
 
