@@ -3,9 +3,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from course_utils.errors import CourseError, unknown_name_error
+from course_utils.errors import CourseError, check_names
 from course_utils.utils import REPO
 
 ASSIGNMENTS = REPO / "assignments"
@@ -35,12 +35,12 @@ class Experiment:
     epochs: int  # passes over the training images
     batch_size: int  # images per optimizer step
     # Data
-    profile: str = "full"  # "smoke": small, on synthetic data; "full": on real data
-    data: str = "real"  # "real" or "synthetic"
+    profile: Literal["smoke", "full"] = "full"  # "smoke": small, on synthetic data; "full": on real data
+    data: Literal["real", "synthetic"] = "real"
     train_images: int | None = None  # images used for training; None: all
     test_images: int | None = None  # images used for testing; None: all
     holdout: float = 0.0  # fraction of the training images held out for validation, 0 to 0.5, stratified by class
-    split: str = "random"  # what is held out: "random" items, or "track": all photographs of a physical sign together
+    split: Literal["random", "track"] = "random"  # what is held out: items, or all photographs of a physical sign
     seed: int = 0  # of weights, order, augmentation and synthetic data
     # Network
     model_settings: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the network
@@ -50,24 +50,24 @@ class Experiment:
     passes_per_epoch: int = 1  # times that an epoch goes through the training images, each with new augmentation
     cutmix: float = 0.0  # probability that a part of an image is replaced by a part of another, with its label, 0 to 1
     expansion: tuple[Transform, ...] = ()  # each adds a transformed copy of its own random half of the training images
-    engine: str = "torch"  # "torch" (whole batches on the device), or per image: "albumentations", "torchvision"
+    engine: Literal["torch", "albumentations", "torchvision"] = "torch"  # whole batches on the device, or per image
     # Optimization
-    optimizer: str = "adam"  # "adam" or "sgd"
+    optimizer: Literal["adam", "sgd"] = "adam"
     lr: float | None = None  # learning rate; with one_cycle the peak; None: from an LR range test
     momentum: float = 0.9  # of SGD
     nesterov: bool = False  # of SGD: Nesterov's momentum
     weight_decay: float = 0.0  # L2, added to the gradient as torch.optim does
-    decay: str = "all"  # which parameters decay: "all", or "weights": no biases and no normalization layers
-    schedule: str = "constant"  # "constant", "one_cycle", "step" or "cosine"; stepped after every optimizer step
+    decay: Literal["all", "weights"] = "all"  # what decays; "weights": no biases and no normalization layers
+    schedule: Literal["constant", "one_cycle", "step", "cosine"] = "constant"  # stepped after every optimizer step
     peak_epoch: float = 5.0  # one_cycle: epochs until the peak
     div_factor: float = 25.0  # one_cycle: peak / initial learning rate (torch's default)
     final_div_factor: float = 1.0  # one_cycle: initial / final learning rate; 1: no annihilation
-    anneal: str = "linear"  # one_cycle: shape of the increase and decrease, "linear" or "cos"
+    anneal: Literal["linear", "cos"] = "linear"  # one_cycle: shape of the increase and decrease
     step_epochs: float = 30.0  # step: epochs between two reductions
     step_gamma: float = 0.1  # step: factor of a reduction
     label_smoothing: float = 0.0  # fraction of the target spread over all classes, 0 to 1
     l1: float = 0.0  # factor of the L1 penalty: sum over parameter tensors of their mean absolute value
-    select_epoch: str = "last"  # whose weights are evaluated: "last", or "best" on the validation images
+    select_epoch: Literal["last", "best"] = "last"  # whose weights are evaluated; "best" on the validation images
     patience: int | None = None  # early stopping after this many epochs without a better validation accuracy
     lr_finder_steps: int = 60  # optimizer steps of the LR range test
     stages: tuple[Mapping[str, Any], ...] = ()  # later stages on the same weights: the settings that change in each
@@ -75,7 +75,7 @@ class Experiment:
     test_image_size: int | None = None  # pixels to which validation and test images are resized; None: unchanged
     tta_views: int = 0  # test-time augmentation: views averaged with the plain prediction
     tta_augmentation: tuple[Transform, ...] = ()  # of these views; none: the augmentation of the last stage
-    precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware supports it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # "auto": bf16 where the hardware supports it
 
     def __post_init__(self) -> None:
         _check(self)
@@ -84,10 +84,7 @@ class Experiment:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``. Changing ``epochs`` scales the schedule and the later stages with it."""
-        known = {f.name for f in dataclasses.fields(self)}
-        for name in changes:
-            if name not in known:
-                raise unknown_name_error("setting", name, known)
+        check_names("setting", changes, SETTINGS)
         if isinstance(changes.get("epochs"), int):
             factor = changes["epochs"] / self.epochs
             stages = tuple(_scale_stage(stage, self.epochs, factor) for stage in self.stages)
@@ -98,9 +95,7 @@ class Experiment:
     def stage(self, number: int) -> Self:
         """The experiment of one stage: 0 the first. Raises ``CourseError`` for settings that a stage cannot change."""
         changes = dict(self.stages[number - 1]) if number else {}
-        for name in changes:
-            if name not in STAGE_SETTINGS:
-                raise unknown_name_error("setting of a stage", name, STAGE_SETTINGS)
+        check_names("setting of a stage", changes, STAGE_SETTINGS)
         return dataclasses.replace(self, stages=(), **changes)
 
     @property
@@ -119,9 +114,9 @@ class Experiment:
             return dict(settings) | {name: [{"name": s.name, "p": s.p, **s.settings} for s in settings[name]]
                                      for name in TRANSFORM_LISTS if name in settings}
 
-        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return plain(settings) | {"model": display_name(self.model), "model_settings": dict(self.model_settings),
-                                  "stages": [plain(stage) for stage in self.stages]}
+        # Of a custom network the file without its folders.
+        return plain(vars(self)) | {"model": Path(self.model).name, "model_settings": dict(self.model_settings),
+                                    "stages": [plain(stage) for stage in self.stages]}
 
     def table(self) -> str:
         """All settings as lines of text."""
@@ -134,17 +129,11 @@ class Experiment:
         return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
 
 
+SETTINGS = tuple(f.name for f in dataclasses.fields(Experiment))
 TRANSFORM_LISTS = ("augmentation", "expansion", "tta_augmentation")
 STAGE_SETTINGS = ("epochs", "batch_size", "passes_per_epoch", "augmentation", "cutmix", "optimizer", "lr", "momentum",
                   "nesterov", "weight_decay", "decay", "schedule", "peak_epoch", "div_factor", "final_div_factor",
                   "anneal", "step_epochs", "step_gamma", "label_smoothing", "l1", "patience", "test_image_size")
-CHOICES = {
-    "profile": PROFILES, "data": ("real", "synthetic"), "split": ("random", "track"),
-    "engine": ("torch", "albumentations", "torchvision"), "optimizer": ("adam", "sgd"),
-    "decay": ("all", "weights"),
-    "schedule": ("constant", "one_cycle", "step", "cosine"), "anneal": ("linear", "cos"),
-    "select_epoch": ("last", "best"), "precision": ("auto", "fp32", "bf16"),
-}
 POSITIVE = ("epochs", "batch_size", "lr", "div_factor", "final_div_factor", "step_epochs", "passes_per_epoch",
             "train_images", "test_image_size", "test_images", "patience")
 RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0, 1.0), "weight_decay": (0.0, 1.0),
@@ -154,24 +143,23 @@ RANGES = {"holdout": (0.0, 0.5), "label_smoothing": (0.0, 1.0), "momentum": (0.0
 
 def _check(exp: Experiment) -> None:
     """Raise ``CourseError`` for a wrong type or value; an int becomes a float where the field is one."""
-    hints = get_type_hints(Experiment)
-    lists = dict.fromkeys(TRANSFORM_LISTS, (Transform, "transforms")) | {"stages": (Mapping, "tables")}
-    for name, (kind, what) in lists.items():
-        value = getattr(exp, name)
-        if not isinstance(value, tuple) or not all(isinstance(part, kind) for part in value):
-            raise CourseError(f"{name} = {value!r}: must be a list of {what}.")
-    if not isinstance(exp.model_settings, Mapping):
-        raise CourseError(f"model_settings = {exp.model_settings!r}: must be a table.")
-    for name in hints.keys() - {*TRANSFORM_LISTS, "model_settings", "stages"}:
-        value, legal = getattr(exp, name), getattr(hints[name], "__args__", (hints[name],))
+    for name, hint in get_type_hints(Experiment).items():
+        value, origin, legal = getattr(exp, name), get_origin(hint), get_args(hint) or (hint,)
         if float in legal and type(value) is int and abs(value) < 2**63:  # a larger int may not fit into a float
             value = float(value)
             object.__setattr__(exp, name, value)
-        if type(value) not in legal:
+        if origin is Literal:
+            check_names(name, [value], legal)
+        elif origin is tuple:
+            kind, what = (Mapping, "tables") if name == "stages" else (Transform, "transforms")
+            if not isinstance(value, tuple) or not all(isinstance(part, kind) for part in value):
+                raise CourseError(f"{name} = {value!r}: must be a list of {what}.")
+        elif origin is Mapping:
+            if not isinstance(value, Mapping):
+                raise CourseError(f"{name} = {value!r}: must be a table.")
+        elif type(value) not in legal:
             names = " or ".join("None" if t is type(None) else t.__name__ for t in legal)
             raise CourseError(f"{name} = {value!r}: must be {names}.")
-        if name in CHOICES and value not in CHOICES[name]:
-            raise unknown_name_error(name, value, CHOICES[name])
         if name in POSITIVE and value is not None and not 0 < value <= 1e6:
             raise CourseError(f"{name} = {value!r}: must be greater than 0{' and at most 1,000,000' * (value > 0)}.")
         if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
@@ -234,8 +222,3 @@ def locate_model(model: str) -> tuple[Path, str]:
         if path.is_file():
             return path.resolve(), attribute
     raise CourseError(f"{model}: there is no {' and no '.join(str(path) for path in dict.fromkeys(places))}.")
-
-
-def display_name(model: str) -> str:
-    """``model`` without folders, as records show it."""
-    return Path(model).name if is_custom(model) else model

@@ -1,6 +1,6 @@
 """Errors whose message alone is enough: what is wrong, and what would be right."""
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class CourseError(ValueError):
@@ -29,3 +29,10 @@ def unknown_name_error(kind: str, name: object, legal: Iterable[str]) -> CourseE
     close = difflib.get_close_matches(str(name), legal, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return CourseError(f"Unknown {kind}: {name!r}.{hint} Legal: {', '.join(legal) or 'none'}.")
+
+
+def check_names(kind: str, names: Iterable[object], legal: Collection[str]) -> None:
+    """Raise ``unknown_name_error`` for the first of ``names`` that is not among the ``legal`` ones."""
+    for name in names:
+        if name not in legal:
+            raise unknown_name_error(kind, name, legal)

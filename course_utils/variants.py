@@ -1,6 +1,6 @@
 """Reading ``assignments/<name>/variants.toml``, strictly."""
 import ast
-import dataclasses
+import contextlib
 import difflib
 import hashlib
 import json
@@ -10,17 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course_utils.config import (
-    ASSIGNMENTS,
-    PROFILES,
-    TRANSFORM_LISTS,
-    Experiment,
-    Transform,
-    display_name,
-    is_custom,
-    locate_model,
-)
-from course_utils.errors import CourseError, unknown_name_error
+from course_utils.config import ASSIGNMENTS, SETTINGS, TRANSFORM_LISTS, Experiment, Transform, is_custom, locate_model
+from course_utils.errors import CourseError, check_names, unknown_name_error
 
 KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
         "smoke": dict}  # of a variants.toml
@@ -30,11 +21,14 @@ PARAMETERS = {"VARIANT", "PROFILE", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "
 
 def list_assignments() -> tuple[str, ...]:
     """Names of the assignments, in the order of their notebooks."""
-    notebooks = {path.parent.name: _read(path.parent.name)["notebook"] for path in ASSIGNMENTS.glob("*/variants.toml")}
-    return tuple(sorted(notebooks, key=notebooks.__getitem__))
+    names = [path.parent.name for path in ASSIGNMENTS.glob("*/variants.toml")]
+    return tuple(sorted(names, key=lambda name: read_assignment(name)["notebook"]))
 
 
-def _read(assignment: str) -> dict[str, Any]:
+def read_assignment(assignment: str) -> dict[str, Any]:
+    """An assignment: title, notebook, published results by variant, rules, runs to compare, and its variants, each with
+    the settings that it names itself, ``extends`` included. Raises ``CourseError`` for an invalid file.
+    """
     path = ASSIGNMENTS / assignment / "variants.toml"
     if not path.is_file():
         raise unknown_name_error("assignment", assignment, (p.parent.name for p in ASSIGNMENTS.glob("*/variants.toml")))
@@ -56,15 +50,7 @@ def _read(assignment: str) -> dict[str, Any]:
             raise CourseError(f"{path}: variant {name!r}: a name has letters, digits, '.', '-' and '_', as files have.")
         if not isinstance(settings, dict) or not isinstance(settings.get("extends", ""), str):
             raise CourseError(f"{path}: variant {name} must be a table, and `extends` the name of a variant.")
-    return table
-
-
-def read_assignment(assignment: str) -> dict[str, Any]:
-    """An assignment: title, notebook, published results by variant, rules, runs to compare, and its variants, each with
-    the settings that it names itself, ``extends`` included.
-    """
-    table = _read(assignment)
-    return {"rules": {}, "compare": [], "published": {}} | table | {"variants": table["variant"]}
+    return {"rules": {}, "compare": [], "published": {}, "variants": table["variant"]} | table
 
 
 def load_experiment(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
@@ -74,20 +60,12 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
     ``model`` also replaces the variant's ``model_settings``. Raises ``CourseError`` for anything unknown, of a wrong
     type or out of range.
     """
-    table = _read(assignment)
-    variants = table["variant"]
+    table = read_assignment(assignment)
+    variants = table["variants"]
     variant = table.get("start", next(iter(variants))) if variant is None else str(variant)  # papermill: 2.5 is a float
-    if variant not in variants:
-        raise unknown_name_error(f"variant of {assignment}", variant, variants)
-    if profile not in PROFILES:
-        raise unknown_name_error("profile", profile, PROFILES)
+    check_names(f"variant of {assignment}", [variant], variants)
     settings = build_transforms(_inherited_settings(variants, variant))
-    known = {f.name for f in dataclasses.fields(Experiment)} - {"assignment", "variant", "profile"}
-    for name in settings:
-        if name not in known:
-            raise unknown_name_error(f"setting of {assignment}:{variant}", name, known)
-    if is_custom(str(settings.get("model"))):
-        settings["model_file"] = file_hash(settings["model"])
+    check_names(f"setting of {assignment}:{variant}", settings, {*SETTINGS} - {"assignment", "variant", "profile"})
     try:
         exp = Experiment(assignment=assignment, variant=variant, profile=profile, **settings)
     except TypeError as error:
@@ -96,10 +74,10 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
         exp = exp.replace(**build_transforms(table["smoke"]))
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if "model" in overrides:
-        name = str(overrides["model"])
-        overrides = {"model_settings": {}, "about": f"{display_name(name)}, trained as {variant}",
-                     "model_file": file_hash(name) if is_custom(name) else None} | overrides
-    return exp.replace(**overrides)
+        about = f"{Path(str(overrides['model'])).name}, trained as {variant}"
+        overrides = {"model_settings": {}, "about": about} | overrides
+    exp = exp.replace(**overrides)
+    return exp.replace(model_file=file_hash(exp.model)) if is_custom(exp.model) else exp
 
 
 def refuse_misspelt_parameters(names: Mapping[str, Any]) -> None:
@@ -120,24 +98,22 @@ def _inherited_settings(variants: Mapping[str, Any], variant: str) -> dict[str, 
     chain = [variant]
     while "extends" in variants[chain[-1]]:
         parent = variants[chain[-1]]["extends"]
-        if parent not in variants:
-            raise unknown_name_error(f"variant that {chain[-1]} extends", parent, variants)
+        check_names(f"variant that {chain[-1]} extends", [parent], variants)
         if parent in chain:
             raise CourseError(f"Variants that extend each other in a circle: {' -> '.join([*chain, parent])}.")
         chain.append(parent)
-    settings = {key: value for name in reversed(chain) for key, value in variants[name].items()}
-    settings.pop("extends", None)
-    return settings
+    return {key: value for name in reversed(chain) for key, value in variants[name].items() if key != "extends"}
 
 
 def build_transforms(settings: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` with every described transform as a ``Transform``, those of the stages included."""
-    lists = {name: tuple(map(_transform, settings[name])) for name in TRANSFORM_LISTS
-             if isinstance(settings.get(name), list)}
-    stages = settings.get("stages")
-    stages = {"stages": tuple(build_transforms(stage) if isinstance(stage, dict) else stage for stage in stages)
-              } if isinstance(stages, list) else {}
-    return dict(settings) | lists | stages
+    built = dict(settings)
+    for name, value in settings.items():
+        if name in TRANSFORM_LISTS and isinstance(value, list):
+            built[name] = tuple(map(_transform, value))
+        elif name == "stages" and isinstance(value, list):
+            built[name] = tuple(build_transforms(stage) if isinstance(stage, dict) else stage for stage in value)
+    return built
 
 
 def _transform(step: Mapping[str, Any]) -> Transform:
@@ -149,22 +125,13 @@ def _transform(step: Mapping[str, Any]) -> Transform:
 
 def file_hash(model: str) -> str:
     """SHA-256 of a custom network's file and of the modules beside it that it imports: a run detects their edits."""
-    files = _with_imports(locate_model(model)[0], [])
+    files = [locate_model(model)[0]]
+    for path in files:  # the list grows by what each of them imports
+        with contextlib.suppress(SyntaxError, ValueError):  # building the network reports it
+            nodes = list(ast.walk(ast.parse(path.read_bytes())))
+            names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+            names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+            beside = sorted({path.with_name(f"{name.partition('.')[0]}.py") for name in names})
+            files += [other for other in beside if other.is_file() and other not in files]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _with_imports(path: Path, found: list[Path]) -> list[Path]:
-    """``found``, with ``path`` and all modules in its folder that it imports, directly or not."""
-    found.append(path)
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return found  # building the network reports it
-    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    for name in sorted({name.split(".")[0] for name in names}):
-        beside = path.parent / f"{name}.py"
-        if beside.is_file() and beside not in found:
-            _with_imports(beside, found)
-    return found
