@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008, for color-blind readers
 DPI = 110  # of saved figures
+History = Sequence[Mapping[str, Any]]  # one row per epoch
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
@@ -31,38 +32,23 @@ def save_figure(figure: Figure, path: Path) -> Figure:
     return figure
 
 
-def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "") -> Figure:
-    """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title."""
-    return image_tiles([images], titles, title, columns)
+def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "",
+               below: Sequence[np.ndarray] = (), heat: np.ndarray | None = None) -> Figure:
+    """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title and above its counterparts in ``below``.
 
-
-def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
-    """Images ``before`` (N, H, W, 3), 0 to 1, each above its result in ``after``."""
-    return image_tiles([before, after], titles, title, columns)
-
-
-def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
-    """``images`` (N, H, W, 3), 0 to 1, above themselves overlaid with each of ``heat`` (L, N, H, W), 0 to 1."""
-    return image_tiles([images] * (1 + len(heat)), titles, title, columns, heat)
-
-
-def image_tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str, columns: int,
-                heat: np.ndarray | None = None) -> Figure:
-    """Rows of ``columns`` images of the first layer, each above its counterpart in the next; ``heat`` overlays these.
-
-    All in one matplotlib axes: one per image would take ten times as long.
+    ``heat`` (L, N, H, W), 0 to 1, overlays these. One matplotlib axes for all: one per image would take ten times as
+    long.
     """
-    columns, lines = max(1, columns), 1 + max(str(text).count("\n") for text in (*titles, ""))
-    rows, block = max(1, -(-len(layers[0]) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
+    layers, columns, lines = [images, *below], max(1, columns), 1 + max(text.count("\n") for text in (*titles, ""))
+    rows, block = max(1, -(-len(images) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
     across = 1.08 * columns - 0.08
-    figure, axes = new_figure(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)
-    axis = axes[0, 0]
-    for k, text in enumerate(titles[:len(layers[0])]):
+    figure, [[axis]] = new_figure(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)
+    for k, text in enumerate(titles[:len(images)]):
         left, top = 1.08 * (k % columns), block * (k // columns)
         axis.text(left + 0.5, top - 0.03, text, ha="center", va="bottom", fontsize=8)
-        for number, images in enumerate(layers):
+        for number, layer in enumerate(layers):
             place = (left, left + 1, top + 1.05 * number + 1, top + 1.05 * number)
-            axis.imshow(images[k], extent=place, interpolation="nearest")
+            axis.imshow(layer[k], extent=place, interpolation="nearest")
             if number and heat is not None:
                 axis.imshow(heat[number - 1][k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1,
                             interpolation="bilinear")
@@ -72,10 +58,19 @@ def image_tiles(layers: Sequence[np.ndarray], titles: Sequence[str], title: str,
     return figure
 
 
+def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
+    """Images ``before`` (N, H, W, 3), 0 to 1, each above its result in ``after``."""
+    return image_grid(before, titles, columns, title, [after])
+
+
+def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
+    """``images`` (N, H, W, 3), 0 to 1, above themselves overlaid with each of ``heat`` (L, N, H, W), 0 to 1."""
+    return image_grid(images, titles, columns, title, [images] * len(heat), heat)
+
+
 def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str) -> Figure:
     """The loss over the learning rate, on a logarithmic scale, and the suggested rate, if there is one."""
-    figure, axes = new_figure(6.5, 3.4)
-    axis = axes[0, 0]
+    figure, [[axis]] = new_figure(6.5, 3.4)
     axis.plot(lrs, losses, color=BLUE)
     if suggestion:
         axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
@@ -88,8 +83,7 @@ def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: flo
 
 def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure:
     """The learning rate of every step, over epochs."""
-    figure, axes = new_figure(6.5, 2.8)
-    axis = axes[0, 0]
+    figure, [[axis]] = new_figure(6.5, 2.8)
     axis.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=BLUE)
     peak = int(np.argmax(rates))
     axis.annotate(f"peak {rates[peak]:.1e} at epoch {peak / steps_per_epoch:.1f}",
@@ -99,14 +93,14 @@ def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure
     return figure
 
 
-def curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
+def curves(history: History, title: str) -> Figure:
     """Loss and accuracy over epochs: training images as augmented, test (or validation) images plain."""
     other, name = ("val", "validation, plain") if "val_loss" in history[0] else ("test", "test, plain")
     return _over_epochs([("training, augmented", history, "train", {"color": BLUE, "marker": "o"}),
                          (name, history, other, {"color": ORANGE, "marker": "s"})], title)
 
 
-def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
+def comparison(histories: Mapping[str, History], title: str) -> Figure:
     """Loss and accuracy over epochs of at most four named runs: test (or validation) images; dotted: training."""
     lines = []
     for (name, history), color in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE)):
@@ -116,12 +110,10 @@ def comparison(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
     return _over_epochs(lines, title)
 
 
-def _over_epochs(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str, Mapping[str, str]]],
-                 title: str) -> Figure:
+def _over_epochs(lines: Sequence[tuple[str, History, str, Mapping[str, str]]], title: str) -> Figure:
     """Each line: its label, history, split and style. Vertical lines where a stage of the first history starts."""
     first = lines[0][1]
-    starts = [row["epoch"] - 0.5 for before, row in itertools.pairwise(first)
-              if row.get("stage") != before.get("stage")]
+    starts = [row["epoch"] - 0.5 for old, row in itertools.pairwise(first) if row.get("stage") != old.get("stage")]
     figure, axes = new_figure(9, 3.5, 1, 2)
     for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
         for name, history, split, style in lines:
@@ -141,8 +133,7 @@ def _over_epochs(lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str, Ma
 def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Accuracy of each class (0 to 1), the best first."""
     order = np.argsort(accuracy)
-    figure, axes = new_figure(6.5, 0.28 * len(classes) + 1)
-    axis = axes[0, 0]
+    figure, [[axis]] = new_figure(6.5, 0.28 * len(classes) + 1)
     bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axis.set(xlabel="accuracy (%)", xlim=(0, 108), title=title)
@@ -154,8 +145,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix (classes, classes): rows: true class, columns: predicted class; counts as numbers."""
     cell, size = (0.5, 7) if len(classes) <= 20 else (0.25, 4)  # inches, points
     side = cell * len(classes) + 2.5
-    figure, axes = new_figure(side, side)
-    axis = axes[0, 0]
+    figure, [[axis]] = new_figure(side, side)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):

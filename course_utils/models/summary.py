@@ -37,8 +37,7 @@ def mult_adds(model: nn.Module, input_size: Shape) -> int:
 def _torchinfo(model: nn.Module, input_size: Shape, **settings: Any) -> Any:
     import torchinfo
 
-    with eval_mode(model):
-        return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, **settings)
+    return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, **settings)
 
 
 def count_parameters(model: nn.Module) -> int:
