@@ -1,6 +1,5 @@
 """The command line: ``python -m course_utils COMMAND``."""
 import argparse
-import dataclasses
 import json
 import locale
 import multiprocessing
@@ -13,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from course_utils.config import PROFILES, Experiment
+from course_utils.config import PROFILES, SETTINGS
 from course_utils.errors import CourseError
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, load_experiment
@@ -67,10 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     publish = command(_publish, "make a finished full run a published result")
     publish.add_argument("folder", type=Path, help="the run's folder, with its record and executed notebook")
     for some in (data, compare):
-        some.add_argument("--root", type=Path, help="folder of the data (default: $COURSE_DATA, else data/)")
+        some.add_argument("--root", type=_folder, help="folder of the data (default: $COURSE_DATA, else data/)")
     for some in (run, status, compare):
-        some.add_argument("--output", type=Path, metavar="DIR", help="of the runs or figures (default: outputs/)")
+        some.add_argument("--output", type=_folder, metavar="DIR", help="of the runs or figures (default: outputs/)")
     return parser
+
+
+def _folder(text: str) -> Path:
+    return Path(os.path.expanduser(text)).resolve()
 
 
 def _numbers(text: str) -> list[int]:
@@ -114,8 +117,7 @@ def _run(args: argparse.Namespace) -> int:
     changes = dict(args.set)
     for name in changes.keys() & RESERVED_PARAMETERS.keys():
         raise CourseError(f"--set {name}: use {RESERVED_PARAMETERS[name]}.")
-    fields = {field.name for field in dataclasses.fields(Experiment)}
-    settings = {name: value for name, value in changes.items() if name in fields}  # the others: the notebook's alone
+    settings = {name: value for name, value in changes.items() if name in SETTINGS}  # the others: the notebook's alone
     experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **settings)
                    for name in args.experiments or list_assignments() for seed in args.seeds]
     for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
@@ -126,7 +128,6 @@ def _run(args: argparse.Namespace) -> int:
         for job in jobs:
             job.reset()
     folders, todo = [job.folder for job in jobs], [job for job in jobs if not job.is_done()]
-    runner = batch.Batch(todo, batch.worker_slots(min(args.jobs, len(todo)) or 1), args.limit)
     printed: set[tuple[str, ...]] = set()
 
     def print_changes() -> None:
@@ -136,28 +137,26 @@ def _run(args: argparse.Namespace) -> int:
                 print("  ".join(cell for cell in line if cell), flush=True)
 
     try:
-        runner.run(print_changes)
+        slots = batch.worker_slots(min(args.jobs, len(todo)) or 1)
+        statuses = batch.Batch(todo, slots, args.limit).run(print_changes)
     except KeyboardInterrupt:
         print(f"Stopped. The same command{' without --restart' * args.restart} continues: full runs resume after their "
               "last epoch.", file=sys.stderr)
         return 130
     print(status.status_table(folders))
-    print(f"Executed notebooks: {', '.join(sorted({batch.repo_relative(folder.parent) for folder in folders}))}")
-    statuses = {job.folder: found for job in jobs if (found := status.read_status(job.folder))}
-    statuses |= {job.folder: found for job, found in zip(todo, runner.statuses)}
-    if messages := status.error_messages(statuses):
+    print(f"Executed notebooks: {', '.join(sorted({job.parameters['OUTPUT_DIR'] for job in jobs}))}")
+    if messages := status.error_messages([job.folder for job in todo], statuses):
         print(f"\n{messages}", file=sys.stderr)
-    return 0 if all(found.state == "done" for found in statuses.values()) else 1
+    return 0 if all(found.state == "done" for found in statuses) else 1
 
 
 def _status(args: argparse.Namespace) -> int:
-    from course_utils.runner import batch, status
+    from course_utils.runner import status
 
-    root = batch.absolute_path(args.output or REPO / "outputs")
+    root = args.output or REPO / "outputs"
     folders = sorted(path.parent for path in root.glob("**/status.json"))
-    statuses = {folder: found for folder in folders if (found := status.read_status(folder))}
-    print(f"{status.status_table(folders)}\n\n{status.error_messages(statuses)}".rstrip() if folders
-          else f"No runs in {root}.")
+    messages = status.error_messages(folders, map(status.read_status, folders))
+    print(f"{status.status_table(folders)}\n\n{messages}".rstrip() if folders else f"No runs in {root}.")
     return 0
 
 
@@ -206,7 +205,6 @@ def _compare(args: argparse.Namespace) -> int:
 
     one, other = map(compare.find_record, args.runs)
     folder = args.output or REPO / "outputs" / "compare" / f"{one[0]} {other[0]}"
-    folder.mkdir(parents=True, exist_ok=True)
     print(compare.compare(one, other))
     plots.save_figure(compare.plot_curves(one, other), folder / "curves.png")
     try:

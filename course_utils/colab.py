@@ -1,8 +1,4 @@
-"""A notebook opened in Colab: installing what is missing there, without touching Colab's torch.
-
-To keep data and runs between sessions, mount a Drive and name folders there: ``DATA_DIR`` and ``OUTPUT_DIR`` in the
-notebook. Checkpoints are then written to the Drive, and the next session resumes from the last one.
-"""
+"""A notebook opened in Colab: installing what is missing there, without touching Colab's torch."""
 import subprocess
 import sys
 from importlib import metadata

@@ -192,8 +192,7 @@ def config_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> lis
 
 def describe_differences(requested: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """``config_differences`` as sentences."""
-    return [f"{key}: found {theirs!r}, requested {ours!r}"
-            for key, ours, theirs in config_differences(requested, found)]
+    return [f"{key}: found {there!r}, requested {here!r}" for key, here, there in config_differences(requested, found)]
 
 
 def _scale_stage(stage: Mapping[str, Any], epochs: int, factor: float) -> dict[str, Any]:

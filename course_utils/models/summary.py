@@ -1,9 +1,9 @@
 """The structure of a network: its summary and the image sizes that it accepts."""
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+import torchinfo
 from torch import nn
 
 from course_utils.errors import CourseError
@@ -25,19 +25,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 def summary(model: nn.Module, input_size: Shape) -> str:
     """torchinfo's table of every layer; ``input_size`` is (N, C, H, W). Mode and device of the model are unchanged."""
     columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
-    table = str(_torchinfo(model, input_size, col_names=columns, col_width=16, depth=2))
-    return table.replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
-
-
-def mult_adds(model: nn.Module, input_size: Shape) -> int:
-    """Multiply-accumulate operations of one forward pass of (N, C, H, W), as torchinfo counts them."""
-    return _torchinfo(model, input_size).total_mult_adds
-
-
-def _torchinfo(model: nn.Module, input_size: Shape, **settings: Any) -> Any:
-    import torchinfo
-
-    return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, **settings)
+    table = torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, col_names=columns,
+                              col_width=16, depth=2)
+    return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,7 +1,6 @@
 """Many notebooks, headless: one on each GPU, or some at a time on the CPU."""
 import contextlib
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,14 +32,8 @@ class Job:
 
     exp: Experiment
     folder: Path  # of the run; the executed notebook goes there as well
+    notebook: str  # its name
     parameters: Mapping[str, Any]  # of the notebook
-
-    @property
-    def notebook(self) -> str:
-        return read_assignment(self.exp.assignment)["notebook"]
-
-    def status(self, state: str = "waiting", **more: Any) -> Status:
-        return Status(self.exp.assignment, self.exp.all_epochs, state, **more)
 
     def record(self) -> Record | None:
         try:
@@ -64,8 +57,8 @@ class Job:
         (self.folder / "status.json").unlink(missing_ok=True)
 
 
-def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any] | None = None,
-              output_dir: Path | None = None, restart: bool = False) -> list[Job]:
+def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any], output_dir: Path | None = None,
+              restart: bool = False) -> list[Job]:
     """The jobs of a batch. Raises ``CourseError`` before anything starts: unknown parameter, folder in use, ...
 
     ``parameters`` are the notebook's, besides VARIANT, PROFILE, SEED and OUTPUT_DIR. With ``restart``, finished runs of
@@ -73,15 +66,17 @@ def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any] |
     """
     jobs = []
     for exp in experiments:
-        given = {"VARIANT": exp.variant, "PROFILE": exp.profile, "SEED": exp.seed} | dict(parameters or {})
+        given = {"VARIANT": exp.variant, "PROFILE": exp.profile, "SEED": exp.seed} | dict(parameters)
         if "MODEL" in given and exp.model_file:  # the notebook runs in another folder
             given["MODEL"] = ":".join(map(str, locate_model(exp.model)))
-        folder = folder_of(exp, output_dir and absolute_path(output_dir) / exp.assignment)
-        jobs.append(Job(exp, folder, given | {"OUTPUT_DIR": repo_relative(folder.parent)}))
+        folder = folder_of(exp, output_dir and output_dir / exp.assignment)
+        home = folder.parent  # as it may stand in a notebook: relative where it is inside the repository
+        given["OUTPUT_DIR"] = str(home.relative_to(REPO) if home.is_relative_to(REPO) else home)
+        jobs.append(Job(exp, folder, read_assignment(exp.assignment)["notebook"], given))
     if len({job.folder for job in jobs}) < len(jobs):
         raise CourseError("Two of the runs are the same: name each once.")
-    for name, job in {job.notebook: job for job in jobs}.items():
-        check_parameters(REPO / "notebooks" / f"{name}.ipynb", job.parameters)
+    for job in {job.notebook: job for job in jobs}.values():
+        check_parameters(REPO / "notebooks" / f"{job.notebook}.ipynb", job.parameters)
     for job in jobs:
         lock_folder(job.folder)  # raises when a notebook uses it
         release_folder(job.folder)  # the notebook of this batch will take it
@@ -90,19 +85,6 @@ def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any] |
             raise CourseError(f"{job.folder} holds a finished run of another experiment: choose another --output, or "
                               "replace it by --restart. Differences:\n  " + "\n  ".join(differences))
     return jobs
-
-
-def absolute_path(folder: Path) -> Path:
-    """``folder`` as an absolute path, ``~`` expanded. Raises ``CourseError`` when there is no such user."""
-    try:
-        return folder.expanduser().resolve()
-    except RuntimeError as error:
-        raise CourseError(f"{folder}: {error}") from error
-
-
-def repo_relative(path: Path) -> str:
-    """``path`` as it may stand in a notebook: relative where it is inside the repository."""
-    return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else str(path)
 
 
 def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
@@ -120,69 +102,59 @@ class Batch:
     """Runs jobs, as many at a time as there are ``slots``; ``limit``: seconds for one cell."""
 
     def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], limit: float | None = None) -> None:
-        self.jobs, self.limit, self.width = list(jobs), limit, len(slots)
-        self.slots: queue.Queue[tuple[int, Mapping[str, str]]] = queue.Queue()
-        for numbered in enumerate(slots):
-            self.slots.put(numbered)
-        self.statuses = [job.status() for job in self.jobs]
-        self.stop = threading.Event()
+        self.jobs, self.limit, self.width = jobs, limit, len(slots)
+        self.free_slots, self.stop = list(slots), threading.Event()
+        self.statuses: dict[Path, Status] = {}  # by the runs' folders
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> list[Status]:
         """Run all; one failure stops no other. ``on_tick`` is called every second.
 
         Interrupted, it kills its children, leaves unfinished runs as waiting, and raises ``KeyboardInterrupt``.
         """
-        pool, pending = ThreadPoolExecutor(self.width), set()
+        pool = ThreadPoolExecutor(self.width)
         try:
-            for number in range(len(self.jobs)):
-                self._note(number, "waiting")
-            pending = {pool.submit(self._run_one, number) for number in range(len(self.jobs))}
+            for job in self.jobs:
+                self._note(job, "waiting")
+            pending = {pool.submit(self._run_one, number, job) for number, job in enumerate(self.jobs)}
             while pending:
-                finished, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
+                _, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 with contextlib.suppress(OSError):  # stdout was closed
                     on_tick()
         finally:
             while True:
                 with contextlib.suppress(KeyboardInterrupt):  # a second one: a thread has yet to kill its notebook
                     self.stop.set()
-                    wait(pending)
                     pool.shutdown()
                     break
         for job in self.jobs:
             release_folder(job.folder, BATCH_LOCK)
-        return list(self.statuses)
+        return list(self.statuses.values())
 
-    def _run_one(self, number: int) -> None:
-        slot, environment = self.slots.get()
-        job, started = self.jobs[number], time.time()
+    def _run_one(self, number: int, job: Job) -> None:
+        if self.stop.wait(number * STAGGER_SECONDS if number < self.width else 0):
+            return
+        environment, start = self.free_slots.pop(), time.time()
         try:
-            if self.stop.wait(slot * STAGGER_SECONDS if number < self.width else 0):
-                return
-            self._note(number, "running", started_at=started)
+            self._note(job, "running", started_at=start)
             limit, path = self.limit or CELL_SECONDS[job.exp.profile] * self.width, job.folder / "record.json"
             before = path.stat().st_mtime_ns if path.exists() else None
             state, message = run_notebook(job.notebook, job.parameters, job.folder, limit, environment, self.stop)
-            record, accuracy = job.record(), None
+            if state != "done" and self.stop.is_set():
+                return self._note(job, "waiting")
+            record = job.record()
             if state == "done" and (record is None or path.stat().st_mtime_ns == before):
                 state, message = "failed", f"the notebook ended, but {job.folder.name} holds no complete record of it"
             elif state == "done" and (differences := job.differences()):
                 state, message = "failed", f"its record is of another experiment: {'; '.join(differences)}"
-            elif state == "done":
-                accuracy = record["final"]["accuracy"]
-            elif self.stop.is_set():
-                return self._note(number, "waiting")
-            self._note(number, state, message=message, started_at=started, seconds=time.time() - started,
-                       accuracy=accuracy)
+            accuracy = record["final"]["accuracy"] if state == "done" else None
+            self._note(job, state, message=message, started_at=start, seconds=time.time() - start, accuracy=accuracy)
         except Exception as error:  # a full disk, a removed folder: the other runs continue
-            self._note(number, "failed", message=f"{type(error).__name__}: {error}", started_at=started)
+            self._note(job, "failed", message=f"{type(error).__name__}: {error}", started_at=start)
         finally:
-            self.slots.put((slot, environment))
+            self.free_slots.append(environment)
 
-    def _note(self, number: int, state: str, **more: Any) -> None:
-        self.statuses[number] = self.jobs[number].status(state, **more)
-        folder = self.jobs[number].folder
+    def _note(self, job: Job, state: str, **more: Any) -> None:
+        self.statuses[job.folder] = status = Status(job.exp.assignment, job.exp.all_epochs, state, **more)
         with contextlib.suppress(OSError):  # it is kept in ``statuses`` as well
-            if is_held(folder, BATCH_LOCK):  # else another batch took the folder over, and the status is its own
-                write_status(self.statuses[number], folder)
+            if is_held(job.folder, BATCH_LOCK):  # else another batch took the folder over, and the status is its own
+                write_status(status, job.folder)

@@ -1,5 +1,4 @@
 """One notebook, headless: papermill in a process of its own, and how it ended."""
-import base64
 import contextlib
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from course_utils.errors import CourseError, unknown_name_error
+from course_utils.errors import CourseError, check_names
 from course_utils.reporting.executed import strip_paths
 from course_utils.utils import REPO, atomic_write, disk_error
 
@@ -47,11 +46,10 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
 
     source = REPO / "notebooks" / f"{notebook}.ipynb"
     cells = sum(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"])
-    encoded = base64.b64encode(yaml.safe_dump(dict(parameters)).encode()).decode()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         output, log = Path(scratch, source.name), Path(scratch, "log")
         command = [sys.executable, "-c", PAPERMILL, str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
-                   "--kernel", "python3", "--start-timeout", "120", "--parameters_base64", encoded,
+                   "--kernel", "python3", "--start-timeout", "120", "-y", yaml.safe_dump(dict(parameters)),
                    "--execution-timeout", str(max(1, round(cell_seconds)))]
         for _ in range(2):
             kill_processes(folder)  # left by an earlier run whose batch was killed
@@ -74,11 +72,9 @@ def _run(command: list[str], log: Path, environment: Mapping[str, str], seconds:
     deadline = time.monotonic() + seconds
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, cwd=REPO, start_new_session=True)
-    while process.poll() is None and time.monotonic() < deadline and not stop.is_set():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.2)
-    code = process.poll()
-    if code is None:
+    while process.poll() is None and time.monotonic() < deadline and not stop.wait(0.2):
+        pass
+    if (code := process.poll()) is None:
         kill_processes(Path(environment[RUN_FOLDER]))
         process.wait()
     return code
@@ -131,7 +127,4 @@ def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:
 
     if not notebook.is_file():
         raise CourseError(f"There is no notebook {notebook}.")
-    legal = papermill.inspect_notebook(str(notebook))
-    for name in names:
-        if name not in legal:
-            raise unknown_name_error(f"parameter of {notebook.name}", name, legal)
+    check_names(f"parameter of {notebook.name}", names, papermill.inspect_notebook(str(notebook)))

@@ -3,7 +3,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,8 @@ def write_status(status: Status, folder: Path) -> None:
 def read_status(folder: Path) -> Status | None:
     """The status in ``folder``, if there is a readable one. A run whose batch was killed is "killed"."""
     try:
-        table = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        status = Status(**{f.name: table[f.name] for f in dataclasses.fields(Status) if f.name in table})
-    except (OSError, ValueError, TypeError, AttributeError):
+        status = Status(**json.loads((folder / "status.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
     if status.state not in STATES:
         return None
@@ -80,7 +79,7 @@ def status_rows(folders: Iterable[Path]) -> list[tuple[str, ...]]:
     return rows
 
 
-def error_messages(statuses: Mapping[Path, Status]) -> str:
-    """Plain text: name, state and message of each run, by its folder, that has a message."""
+def error_messages(folders: Iterable[Path], statuses: Iterable[Status | None]) -> str:
+    """Plain text: name, state and message of each run that has a message."""
     return "\n".join(f"{folder.name}: {status.state}: {status.message}"
-                     for folder, status in statuses.items() if status.message)
+                     for folder, status in zip(folders, statuses) if status and status.message)

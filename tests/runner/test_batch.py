@@ -1,4 +1,5 @@
 """Batches: what is planned, refused and skipped, and how a run's end is classified."""
+import dataclasses
 import os
 import time
 
@@ -68,8 +69,8 @@ def test_only_the_same_finished_experiment_is_done(tmp_path):
     assert not job.is_done()
     write_record(finished_record(), job.folder)
     (job.folder / f"{job.notebook}.ipynb").touch()
-    status.write_status(job.status("done"), job.folder)
-    assert job.is_done() and not batch.Job(job.exp.replace(lr=0.5), job.folder, job.parameters).is_done()
+    status.write_status(status.Status(NAME, 3, "done"), job.folder)
+    assert job.is_done() and not dataclasses.replace(job, exp=job.exp.replace(lr=0.5)).is_done()
     job.reset()
     assert not job.is_done() and job.record() is None and status.read_status(job.folder) is None
 
