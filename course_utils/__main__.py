@@ -110,9 +110,8 @@ def _run(args: argparse.Namespace) -> int:
     from course_utils.data import open_dataset
     from course_utils.runner import batch, status
 
-    for name in ("SIGTERM", "SIGHUP"):  # like Ctrl-C, SIGHUP unless under nohup: a batch kills its children
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # like Ctrl-C
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, signal.default_int_handler)
     changes = dict(args.set)
     for name in changes.keys() & RESERVED_PARAMETERS.keys():

@@ -14,7 +14,7 @@ import torch
 from course_utils.config import Experiment, describe_differences, locate_model
 from course_utils.errors import CourseError
 from course_utils.reporting.lock import is_held, lock_folder, release_folder
-from course_utils.reporting.record import Record, read_record
+from course_utils.reporting.record import read_record
 from course_utils.reporting.run_folder import folder_of, reset
 from course_utils.runner.execute import check_parameters, run_notebook
 from course_utils.runner.status import BATCH_LOCK, Status, read_status, write_status
@@ -35,21 +35,17 @@ class Job:
     notebook: str  # its name
     parameters: Mapping[str, Any]  # of the notebook
 
-    def record(self) -> Record | None:
+    def differences(self) -> list[str] | None:
+        """In what the finished run in its folder differs from this experiment; ``None`` where none has finished."""
         try:
-            return read_record(self.folder / "record.json")
+            return describe_differences(self.exp.as_dict(), read_record(self.folder / "record.json")["experiment"])
         except CourseError:
             return None
-
-    def differences(self) -> list[str]:
-        """In what the finished run in its folder differs from this experiment."""
-        record = self.record()
-        return describe_differences(self.exp.as_dict(), record["experiment"]) if record else []
 
     def is_done(self) -> bool:
         """Whether this very experiment has finished: a second batch skips it."""
         status = read_status(self.folder)
-        return (status is not None and status.state == "done" and self.record() is not None and not self.differences()
+        return (status is not None and status.state == "done" and self.differences() == []
                 and (self.folder / f"{self.notebook}.ipynb").exists())
 
     def reset(self) -> None:
@@ -141,12 +137,12 @@ class Batch:
             state, message = run_notebook(job.notebook, job.parameters, job.folder, limit, environment, self.stop)
             if state != "done" and self.stop.is_set():
                 return self._note(job, "waiting")
-            record = job.record()
-            if state == "done" and (record is None or path.stat().st_mtime_ns == before):
+            differences = job.differences()
+            if state == "done" and (differences is None or path.stat().st_mtime_ns == before):
                 state, message = "failed", f"the notebook ended, but {job.folder.name} holds no complete record of it"
-            elif state == "done" and (differences := job.differences()):
+            elif state == "done" and differences:
                 state, message = "failed", f"its record is of another experiment: {'; '.join(differences)}"
-            accuracy = record["final"]["accuracy"] if state == "done" else None
+            accuracy = read_record(path)["final"]["accuracy"] if state == "done" else None
             self._note(job, state, message=message, started_at=start, seconds=time.time() - start, accuracy=accuracy)
         except Exception as error:  # a full disk, a removed folder: the other runs continue
             self._note(job, "failed", message=f"{type(error).__name__}: {error}", started_at=start)

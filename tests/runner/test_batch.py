@@ -72,7 +72,7 @@ def test_only_the_same_finished_experiment_is_done(tmp_path):
     status.write_status(status.Status(NAME, 3, "done"), job.folder)
     assert job.is_done() and not dataclasses.replace(job, exp=job.exp.replace(lr=0.5)).is_done()
     job.reset()
-    assert not job.is_done() and job.record() is None and status.read_status(job.folder) is None
+    assert not job.is_done() and job.differences() is None and status.read_status(job.folder) is None
 
 
 def test_progress_counts_all_stages(tmp_path):
