@@ -110,8 +110,8 @@ def _run(args: argparse.Namespace) -> int:
     from course_utils.data import open_dataset
     from course_utils.runner import batch, status
 
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # like Ctrl-C
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # like Ctrl-C: children are killed
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup SIGHUP is ignored
             signal.signal(number, signal.default_int_handler)
     changes = dict(args.set)
     for name in changes.keys() & RESERVED_PARAMETERS.keys():
