@@ -33,7 +33,7 @@ class TrainStep:
         self.totals = torch.zeros(3, device=self.device)
         on_gpu = self.device.type == "cuda" and getattr(model, "cuda_graph", exp.model_file is None)
         self.record: Callable[[Work], Work] | None = record_cuda_graph if on_gpu else None
-        self.recorded: dict[torch.Size, _RecordedStep] = {}
+        self.recorded: dict[torch.Size, Callable[[Tensor, Tensor], Tensor]] = {}
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on ``images`` (N, C, H, W) and ``labels`` (N,) of the device, without waiting for it.
@@ -73,18 +73,27 @@ class TrainStep:
     def _record(self, images: Tensor, labels: Tensor) -> None:
         """Record the step for batches of this shape, without a trace in weights, batch statistics or totals."""
         images, labels = images.clone(), labels.clone()  # where the replay reads every later batch
-        losses, before = [], [(buffer, buffer.clone()) for buffer in (*self.model.buffers(), self.totals)]
+        parameters, losses = self.parameters, []
+        before = [(buffer, buffer.clone()) for buffer in (*self.model.buffers(), self.totals)]
 
         def work() -> None:
-            for parameter in self.parameters:
+            for parameter in parameters:
                 parameter.grad = None  # backward makes new gradients instead of adding to old ones
             losses[:] = [self.compute_gradients(images, labels)]
+
+        def recorded_step(new_images: Tensor, new_labels: Tensor) -> Tensor:
+            images.copy_(new_images)
+            labels.copy_(new_labels)
+            replay()
+            for parameter, gradient in zip(parameters, gradients):  # another shape's recording has its own
+                parameter.grad = gradient
+            return losses[0]
 
         try:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 replay = self.record(work)
-            gradients = [parameter.grad for parameter in self.parameters]
-            self.recorded[images.shape] = _RecordedStep(images, labels, replay, losses[0], self.parameters, gradients)
+            gradients = [parameter.grad for parameter in parameters]
+            self.recorded[images.shape] = recorded_step
         except RuntimeError as error:
             if "out of memory" in str(error):
                 raise
@@ -92,21 +101,6 @@ class TrainStep:
             self.log(f"No CUDA graph of this network: {str(error).splitlines()[0]} It is trained step by step.")
         for buffer, values in before:
             buffer.copy_(values)
-
-
-class _RecordedStep:
-    def __init__(self, images: Tensor, labels: Tensor, replay: Work, loss: Tensor,
-                 parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
-        self.images, self.labels, self.replay, self.loss = images, labels, replay, loss
-        self.parameters, self.gradients = parameters, gradients
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self.replay()
-        for parameter, gradient in zip(self.parameters, self.gradients):  # another shape's recording has its own
-            parameter.grad = gradient
-        return self.loss
 
 
 def record_cuda_graph(work: Work) -> Work:
