@@ -5,13 +5,14 @@ al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixe
 kernel k of dilation d adds d (k - 1) j to the receptive field, and a stride s multiplies j. After an operation that is
 not followed, the receptive field is unknown; that is never an error.
 """
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from course_utils.models.summary import Shape, eval_mode
 
@@ -45,9 +46,9 @@ class Field:
     known: bool = True
 
     @property
-    def span(self) -> int:
-        """Input pixels that all elements together depend on."""
-        return self.size + (self.length - 1) * self.jump
+    def reach(self) -> int:
+        """Input pixels from the first element to the last."""
+        return (self.length - 1) * self.jump
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,19 @@ class FieldTracer(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
 
-    def finish(self, output: Any) -> None:
-        """An operation that is not followed does not matter when the network's ``output`` does not depend on it."""
-        if isinstance(output, Tensor) and id(output) in self._fields and self._fields[id(output)][1].known:
-            self.unknown_after = ""
-
     def _leave(self, output: Any) -> None:
         name = self._stack.pop()
-        if id(output) in self._fields and output.dim() == 4:
-            self.outputs[name] = self._fields[id(output)][1]
+        if id(output) in self._fields:
+            field = self._fields[id(output)][1]
+            if output.dim() == 4:
+                self.outputs[name] = field
+            if not name and field.known:  # the network's own output does not depend on what was not followed
+                self.unknown_after = ""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        inputs = [t for t in _tensors((*args, *kwargs.values())) if id(t) in self._fields]
+        inputs = [t for t in _tensors(args, kwargs) if id(t) in self._fields]
         if not inputs or (func.__name__ == "__get__" and not isinstance(out, Tensor)):  # such as x.shape
             return out
         x = max(inputs, key=lambda t: self._fields[id(t)][1].length)
@@ -112,7 +112,7 @@ class FieldTracer(TorchFunctionMode):
         in_place = func.__name__[-1] == "_" != func.__name__[-2]
         in_part = func.__name__ == "__setitem__" or (in_place and args[0]._is_view())
         written = [t for t in (args[0], args[0]._base) if t is not None] if in_part else []
-        for result in [*_tensors([out]), *written] or [x]:
+        for result in [*_tensors(out), *written] or [x]:
             try:
                 after = None if written or self._leaked else self._after(func, args, kwargs, x, field, result)
             except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):  # an unusual call
@@ -134,9 +134,8 @@ class FieldTracer(TorchFunctionMode):
         is_map = out.dim() >= 4 and out.shape[-2:] == x.shape[-2:]
         if name == "linear" and not field.known and x.dim() > 2:  # channels last: a 1x1 convolution
             return self._add("linear", (1, 1, 1, 0), field, field, x, out)
-        if name == "grid_sample" or name == "grid_sampler":  # may look at every place, as the data decide
-            extra = (field.length - 1) * field.jump
-            after = replace(field, size=field.span + extra, start=field.start - extra)
+        if name in ("grid_sample", "grid_sampler"):  # may look at every place, as the data decide
+            after = replace(field, size=field.size + 2 * field.reach, start=field.start - field.reach)
             return self._add(name, (field.length, field.length, 1, 0), field, after, x, out)
         if any(part in name for part in NOT_FOLLOWED) or (name in MOVES and not _keeps_last_axes(func, args, kwargs)):
             return None
@@ -150,7 +149,7 @@ class FieldTracer(TorchFunctionMode):
         if name in REDUCTIONS:
             if out.numel() > 1 and (x.dim() > 4 or (out.dim() == 4 and out.shape[-2:] != (1, 1)) or out.dim() > 4):
                 return None
-            after = replace(field, size=field.span, length=1)
+            after = replace(field, size=field.size + field.reach, length=1)
             op = "linear" if name in PRODUCTS else name
             return self._add(op, (field.length, field.length, 1, 0), field, after, x, out)
         return None if out.dim() == 4 else field  # else reshaped, for a linear layer
@@ -171,8 +170,7 @@ class FieldTracer(TorchFunctionMode):
 def _union(fields: Sequence[Field]) -> Field:
     """What a sum depends on: all that one of its terms does. A single number is broadcast to every place."""
     longest = max(fields, key=lambda field: field.length)
-    last = (longest.length - 1) * longest.jump
-    start = min(field.start - (last if field.length == 1 else 0) for field in fields)
+    start = min(field.start - (longest.reach if field.length == 1 else 0) for field in fields)
     end = max(field.start + field.size for field in fields)
     return replace(longest, size=end - start, start=start, known=all(field.known for field in fields),
                    layers=frozenset().union(*(field.layers for field in fields)))
@@ -205,12 +203,8 @@ def _window(name: str, given: dict[str, Any], length: int, axis: int) -> tuple[i
     return kernel, stride, dilation, of(padding)
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
+def _tensors(*values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTracer:
@@ -220,18 +214,15 @@ def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTr
     Normalization layers that take statistics from the whole image are not counted as seeing it, as is usual.
     """
     x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
-    with (eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]),
-          FieldTracer(model, x, axis) as tracer):
-        out = model(x)
-        tracer.finish(out)
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), FieldTracer(model, x, axis) as tracer:
+        model(x)
     return tracer
 
 
 def receptive_field_table(layers: Sequence[Layer]) -> str:
     """``layers`` as lines of text, in the order of the assignment's spreadsheets."""
-    head = ("layer", "kernel", "stride", "dilation", "padding", "in", "out", "jump", "field")
-    lines = [head, *((layer.name or layer.op, *map(str, (
-        layer.kernel, layer.stride, layer.dilation, layer.padding, layer.size_in, layer.size_out, layer.jump,
-        "unknown" if layer.field is None else layer.field))) for layer in layers)]
-    width = max(len(line[0]) for line in lines)
-    return "\n".join(line[0].ljust(width) + "".join(cell.rjust(9) for cell in line[1:]) for line in lines)
+    rows = [("layer", "kernel", "stride", "dilation", "padding", "in", "out", "jump", "field")]
+    rows += [(layer.name or layer.op, layer.kernel, layer.stride, layer.dilation, layer.padding, layer.size_in,
+              layer.size_out, layer.jump, "unknown" if layer.field is None else layer.field) for layer in layers]
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(name.ljust(width) + "".join(f"{cell:>9}" for cell in cells) for name, *cells in rows)
