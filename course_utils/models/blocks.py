@@ -13,10 +13,8 @@ def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0
     (N, inputs, H, W) -> (N, outputs, H, W), or half of H and W with ``pool``. The convolution has no bias: the batch
     norm after it has one. Pooling before the batch norm leaves it and the ReLU a quarter of the work.
     """
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
-    if pool:
-        layers.append(nn.MaxPool2d(2))
-    return [*layers, nn.BatchNorm2d(outputs), nn.ReLU(), nn.Dropout(dropout)]
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), *([nn.MaxPool2d(2)] if pool else []),
+            nn.BatchNorm2d(outputs), nn.ReLU(), nn.Dropout(dropout)]
 
 
 def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) -> list[nn.Module]:
@@ -47,7 +45,7 @@ def dilated_transition(channels: int) -> list[nn.Module]:
 class Residual(nn.Module):
     """``residual``, a path from ``inputs`` to ``outputs`` channels, added to its input, then ReLU.
 
-    Where the shape changes, the input passes a 1x1 convolution. ``norm`` makes a normalization layer for its channels.
+    Where the shape changes, the input passes a 1x1 convolution and the normalization ``norm``.
     """
 
     def __init__(self, residual: nn.Module, inputs: int, outputs: int, stride: int,

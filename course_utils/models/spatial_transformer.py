@@ -45,8 +45,7 @@ def identity_affine_layer(inputs: int) -> nn.Linear:
     """The last layer of a localization network: with zero weights and this bias it starts as the identity map."""
     layer = nn.Linear(inputs, 6)
     nn.init.zeros_(layer.weight)
-    with torch.no_grad():
-        layer.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+    layer.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
     return layer
 
 
@@ -56,8 +55,7 @@ def resample(x: Tensor, theta: Tensor) -> Tensor:
     In float32 even under autocast: bfloat16 has steps of up to a sixteenth of a pixel in an image of 32.
     """
     with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):
-        # (N, H, W, 2): x and y of the place to look at
-        grid = F.affine_grid(theta.float(), list(x.shape), align_corners=True)
+        grid = F.affine_grid(theta.float(), list(x.shape), align_corners=True)  # (N, H, W, 2): the places to look at
         return F.grid_sample(x.float(), grid, align_corners=True)
 
 

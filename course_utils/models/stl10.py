@@ -4,6 +4,8 @@ Exactly as the published code executes them: a pooling that is defined and never
 is called twice is called twice. ``logit_activation`` is the published last layer, an activation on the logits
 themselves: a logit that a ReLU sets to 0 gets no gradient, so for such an image that class learns nothing.
 """
+import functools
+
 from torch import Tensor, nn
 
 from course_utils.models.blocks import Bottleneck
@@ -16,18 +18,17 @@ class ConvNet(nn.Module):
 
     def __init__(self, num_classes: int = 10, slope: float = 0.0, logit_activation: bool = True) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        inputs = 3
+        activation = functools.partial(nn.LeakyReLU, slope) if slope else nn.ReLU
+        layers, inputs = [], 3
         for channels, kernel, stride, padding, pool in self.LAYERS:
-            layers += [nn.Conv2d(inputs, channels, kernel, stride, padding), _activation(slope)]
-            if inputs == 3:
-                layers.append(_activation(slope))  # as published: a slope of 0.1 becomes 0.01
-            layers += [nn.BatchNorm2d(channels), *([nn.MaxPool2d(2)] if pool else [])]
+            twice = [activation()] if inputs == 3 else []  # as published: a slope of 0.1 becomes 0.01
+            layers += [nn.Conv2d(inputs, channels, kernel, stride, padding), activation(), *twice,
+                       nn.BatchNorm2d(channels), *([nn.MaxPool2d(2)] if pool else [])]
             inputs = channels
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(inputs, num_classes)
-        self.last = _activation(slope) if logit_activation else nn.Identity()
+        self.last = activation() if logit_activation else nn.Identity()
         init_kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,15 +61,12 @@ class GroupedResNet(nn.Module):
     ResNeXt's bottlenecks (Xie et al. 2016, arXiv:1611.05431) with 8 groups of width 4, in three stages of 3, 6 and 3.
     """
 
-    STAGES = ((64, 3, 1), (128, 6, 2), (256, 3, 2))  # planes, blocks, stride of the first
-
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
                                   nn.MaxPool2d(3, 2, 1))  # 64 x 24 x 24
-        inputs = 64
-        stages = []
-        for planes, blocks, stride in self.STAGES:
+        inputs, stages = 64, []
+        for planes, blocks, stride in ((64, 3, 1), (128, 6, 2), (256, 3, 2)):
             first = Bottleneck(inputs, planes, stride)
             inputs = 4 * planes
             stages.append(nn.Sequential(first, *(Bottleneck(inputs, planes) for _ in range(blocks - 1))))
@@ -80,10 +78,6 @@ class GroupedResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stage3(self.stage2(self.stage1(self.stem(x))))
         return self.classifier(self.pool(x).flatten(1))
-
-
-def _activation(slope: float) -> nn.Module:
-    return nn.LeakyReLU(slope) if slope else nn.ReLU()
 
 
 def init_kaiming(model: nn.Module) -> None:
