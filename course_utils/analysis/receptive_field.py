@@ -131,7 +131,6 @@ class FieldTracer(TorchFunctionMode):
             return self._add(name, window, field, after, x, out, given.get("groups", 1))
         if field.length == 1:
             return field
-        is_map = out.dim() >= 4 and out.shape[-2:] == x.shape[-2:]
         if name == "linear" and not field.known and x.dim() > 2:  # channels last: a 1x1 convolution
             return self._add("linear", (1, 1, 1, 0), field, field, x, out)
         if name in ("grid_sample", "grid_sampler"):  # may look at every place, as the data decide
@@ -144,8 +143,8 @@ class FieldTracer(TorchFunctionMode):
         if name == "pad" and out.dim() == 4:
             before = [*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0][0 if self.axis == -1 else 2]
             return replace(field, start=field.start - before * field.jump, length=out.shape[self.axis])
-        if is_map:
-            return field  # pointwise
+        if out.dim() >= 4 and out.shape[-2:] == x.shape[-2:]:  # pointwise
+            return field
         if name in REDUCTIONS:
             if out.numel() > 1 and (x.dim() > 4 or (out.dim() == 4 and out.shape[-2:] != (1, 1)) or out.dim() > 4):
                 return None

@@ -48,19 +48,17 @@ class ResNet34(nn.Module):
 
     def __init__(self, num_classes: int = 43, dropout: float = 0.2) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *self._stage(3, 32, dropout), *self._stage(32, 64, dropout), *self._stage(64, 128, dropout),
-            *self._stage(128, 256, dropout, pool=False))  # 256 x 4 x 4
+        layers, inputs = [], 3
+        for channels in (32, 64, 128, 256):
+            layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(),
+                       nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(),
+                       nn.Conv2d(channels, channels, 3, padding=1), nn.Dropout(dropout),
+                       *([nn.MaxPool2d(2)] if channels < 256 else []), nn.BatchNorm2d(channels), nn.ReLU()]
+            inputs = channels
+        self.features = nn.Sequential(*layers)  # 256 x 4 x 4
         self.classifier = nn.Sequential(
             nn.Linear(256 * 4 * 4, 2048), nn.BatchNorm1d(2048), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(2048, num_classes))
-
-    @staticmethod
-    def _stage(inputs: int, channels: int, dropout: float, pool: bool = True) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(),
-                nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(),
-                nn.Conv2d(channels, channels, 3, padding=1), nn.Dropout(dropout),
-                *([nn.MaxPool2d(2)] if pool else []), nn.BatchNorm2d(channels), nn.ReLU()]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.log_softmax(self.classifier(self.features(x).flatten(1)), dim=1)

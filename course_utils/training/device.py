@@ -35,8 +35,7 @@ def uses_cuda() -> bool:
 
 def select_precision(precision: str, device: torch.device) -> str:
     """"fp32" or "bf16"; "auto" is bf16 where ``device`` has units for it."""
-    automatic = "bf16" if has_bf16(device) else "fp32"
-    return automatic if precision == "auto" else precision
+    return precision if precision != "auto" else "bf16" if has_bf16(device) else "fp32"
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -90,8 +90,7 @@ def _load_result(path: Path, exp: Experiment) -> LRFinderResult | None:
     """An earlier result of the same experiment, if ``path`` is a readable one."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        lrs, losses = ([float(number) for number in table[name]] for name in ("lrs", "losses"))
-        valid = len(lrs) == len(losses) and table["experiment"] == json.loads(json.dumps(exp.as_dict()))
-        return LRFinderResult(lrs, losses) if valid else None
+        result = LRFinderResult(*([float(number) for number in table[name]] for name in ("lrs", "losses")))
+        return result if len(result.lrs) == len(result.losses) and table["experiment"] == exp.as_dict() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

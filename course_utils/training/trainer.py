@@ -89,17 +89,19 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     pace = checkpoint.Pace()
     done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
     if not _is_finished(exp, done):
-        _log_other_conditions(done, {"precision": precision, **(environment or {})}, log)
-        done.sessions.append({"from_epoch": len(done.history) + 1, "precision": precision,
-                              "device": train.device.type, "memory_format": memory_format_of(model),
-                              **(environment or {})})
+        session = {"from_epoch": len(done.history) + 1, "precision": precision, "device": train.device.type,
+                   "memory_format": memory_format_of(model), **(environment or {})}
+        _log_other_conditions(done, session, log)
+        done.sessions.append(session)
     name, guessing = "val" if exp.holdout else "test", math.log(1 + int(train.labels.max()))
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1
-        first = _set_back_on_error(model) if epoch == 1 else contextlib.nullcontext()  # later ones have a checkpoint
-        with readable_errors(exp, train.device), first:
+        with contextlib.ExitStack() as undo, readable_errors(exp, train.device):
+            if epoch == 1:  # after an error or an interrupt the weights are those of before; later there is a checkpoint
+                undo.callback(model.load_state_dict, copy.deepcopy(model.state_dict()))
             row = train_one_epoch(step, schedule, train, epoch)
             prediction = predict(model, val, precision)
+            undo.pop_all()
         row |= {f"{name}_loss": prediction.loss, f"{name}_accuracy": prediction.accuracy}
         done.history.append(row)
         log(_format_row(exp, row))
@@ -107,8 +109,8 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
             raise DivergenceError(f"The training loss of epoch {epoch} is {row['train_loss']:.3g}, random guessing has "
                                   f"{guessing:.3g}. The learning rate was {row['lr']:.1e}: try a smaller one.")
         if exp.select_epoch == "best" and epoch == best_epoch(done.history):
-            weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
-            done.best = {"epoch": epoch, "val_accuracy": row["val_accuracy"], "model": weights}
+            done.best = {"epoch": epoch, "val_accuracy": row["val_accuracy"],
+                         "model": {key: tensor.cpu().clone() for key, tensor in model.state_dict().items()}}
         if folder and (pace.is_due() or _is_finished(exp, done)):
             pace.measure(checkpoint.save_checkpoint, folder, epoch, {
                 "experiment": exp.as_dict(), "lr": lr, "model": model.state_dict(),
@@ -157,17 +159,6 @@ def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
                                    f"use a smaller batch_size (it is another experiment then). {first}") from error
         if report := error_with_source_line(exp.model, error):
             raise report from None
-        raise
-
-
-@contextlib.contextmanager
-def _set_back_on_error(model: nn.Module) -> Iterator[None]:
-    """After an error or an interrupt give ``model`` its weights of before."""
-    before = copy.deepcopy(model.state_dict())
-    try:
-        yield
-    except BaseException:
-        model.load_state_dict(before)
         raise
 
 
