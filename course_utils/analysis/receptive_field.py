@@ -5,6 +5,7 @@ al. (2019, distill.pub/2019/computing-receptive-fields): with jump j (input pixe
 kernel k of dilation d adds d (k - 1) j to the receptive field, and a stride s multiplies j. After an operation that is
 not followed, the receptive field is unknown; that is never an error.
 """
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,25 +75,17 @@ class Layer:
 class FieldTracer(TorchFunctionMode):
     """Carries a ``Field`` along with every tensor, along ``axis`` of the input: -1 across, -2 down."""
 
-    def __init__(self, model: nn.Module, x: Tensor, axis: int) -> None:
+    def __init__(self, x: Tensor, axis: int) -> None:
         super().__init__()
         self.axis, self.layers, self.outputs = axis, [], {}
         self.unknown_after = ""  # the first function that was not followed, and where
         self._leaked = False
-        self._stack: list[str] = []
+        self.stack: list[str] = []  # names of the modules that run
         self._fields = {id(x): (x, Field(length=x.shape[axis]))}  # keeps the tensor, so that its id stays unique
-        names = {module: name for name, module in model.named_modules()}
-        self._hooks = [hook for module in model.modules() for hook in (
-            module.register_forward_pre_hook(lambda m, _: self._stack.append(names[m])),
-            module.register_forward_hook(lambda m, _, output: self._leave(output)))]
 
-    def __exit__(self, *details: object) -> None:
-        super().__exit__(*details)
-        for hook in self._hooks:
-            hook.remove()
-
-    def _leave(self, output: Any) -> None:
-        name = self._stack.pop()
+    def leave(self, output: Any) -> None:
+        """Forward hook of every module."""
+        name = self.stack.pop()
         if id(output) in self._fields:
             field = self._fields[id(output)][1]
             if output.dim() == 4:
@@ -155,13 +148,13 @@ class FieldTracer(TorchFunctionMode):
 
     def _unknown(self, name: str, field: Field, out: Tensor) -> Field:
         if field.known and not self.unknown_after:
-            self.unknown_after = f"{name} (in {(self._stack or [''])[-1] or 'forward'})"
+            self.unknown_after = f"{name} (in {(self.stack or [''])[-1] or 'forward'})"
         return replace(field, known=False, length=out.shape[self.axis] if out.dim() == 4 else field.length)
 
     def _add(self, op: str, window: tuple[int, int, int, int], field: Field, after: Field, x: Tensor, out: Tensor,
              groups: int = 1) -> Field:
         channels = [t.shape[1] if t.dim() > 1 else 1 for t in (x, out)]
-        self.layers.append(Layer(self._stack[-1] if self._stack else "", *window, field.length, after.length,
+        self.layers.append(Layer(self.stack[-1] if self.stack else "", *window, field.length, after.length,
                                  after.jump, after.size if after.known else None, op, *channels, groups, field.layers))
         return replace(after, layers=frozenset([len(self.layers) - 1]))
 
@@ -213,7 +206,11 @@ def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTr
     Normalization layers that take statistics from the whole image are not counted as seeing it, as is usual.
     """
     x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
-    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), FieldTracer(model, x, axis) as tracer:
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), contextlib.ExitStack() as hooks:
+        tracer = hooks.enter_context(FieldTracer(x, axis))
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: tracer.stack.append(name)))
+            hooks.enter_context(module.register_forward_hook(lambda *arguments: tracer.leave(arguments[-1])))
         model(x)
     return tracer
 

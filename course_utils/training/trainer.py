@@ -97,7 +97,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     while not _is_finished(exp, done):
         epoch = len(done.history) + 1
         with contextlib.ExitStack() as undo, readable_errors(exp, train.device):
-            if epoch == 1:  # after an error or an interrupt the weights are those of before; later there is a checkpoint
+            if epoch == 1:  # after an error or an interrupt the weights are as before; later there is a checkpoint
                 undo.callback(model.load_state_dict, copy.deepcopy(model.state_dict()))
             row = train_one_epoch(step, schedule, train, epoch)
             prediction = predict(model, val, precision)
