@@ -41,9 +41,8 @@ def _randomize(model: nn.Module, generator: torch.Generator, positive: bool) -> 
         for parameter in model.parameters():
             if positive or parameter.dim() > 1:  # else batch norm and biases keep their values
                 inputs = parameter[0].numel() if parameter.dim() > 1 else 1
-                low, high = (0.1, 1.1) if positive else (-1.0, 1.0)
-                values = torch.rand(parameter.shape, generator=generator) * (high - low) + low
-                parameter.copy_(values / inputs if positive else values * (6 / inputs) ** 0.5)  # He et al. 2015
+                u = torch.rand(parameter.shape, generator=generator)
+                parameter.copy_((u + 0.1) / inputs if positive else (2 * u - 1) * (6 / inputs) ** 0.5)  # He et al. 2015
 
 
 class _LastMap(TorchFunctionMode):

@@ -147,8 +147,7 @@ class FieldTracer(TorchFunctionMode):
         return None if out.dim() == 4 else field  # else reshaped, for a linear layer
 
     def _unknown(self, name: str, field: Field, out: Tensor) -> Field:
-        if field.known and not self.unknown_after:
-            self.unknown_after = f"{name} (in {(self.stack or [''])[-1] or 'forward'})"
+        self.unknown_after = self.unknown_after or f"{name} (in {(self.stack or [''])[-1] or 'forward'})"
         return replace(field, known=False, length=out.shape[self.axis] if out.dim() == 4 else field.length)
 
     def _add(self, op: str, window: tuple[int, int, int, int], field: Field, after: Field, x: Tensor, out: Tensor,

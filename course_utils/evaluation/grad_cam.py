@@ -32,8 +32,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     if len(x) == 0:
         return x.new_zeros((0, *x.shape[2:]))
     outputs: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
-    with hook, eval_mode(model), torch.enable_grad():  # removes the hook at its end
+    with layer.register_forward_hook(lambda *args: outputs.append(args[-1])), eval_mode(model), torch.enable_grad():
         logits = model(x.detach().requires_grad_()).flatten(1)  # a gradient reaches the layers of a frozen network too
         if not outputs[0].requires_grad:
             raise CourseError("No gradient reaches this layer: the network computes it under torch.no_grad().")

@@ -1,4 +1,5 @@
 """The LR range test (Smith 2015, arXiv:1506.01186): at which learning rate the loss stops falling."""
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -58,7 +59,6 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     kept = folder and folder / "lr_range.json"
     if kept and (result := _load_result(kept, exp)):
         return result
-    before = copy.deepcopy(model.state_dict())
     model, optimizer = prepare_training(exp, model, low, batches.device)
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
     step = TrainStep(exp, model, optimizer, precision)
@@ -66,19 +66,17 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     lrs, losses, mean = [], [], 0.0
     torch.manual_seed(exp.seed)
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
-    try:
-        with readable_errors(exp, batches.device):
-            for images, labels in itertools.islice(endless, exp.lr_finder_steps):
-                lrs.append(low * growth ** len(lrs))
-                for group in optimizer.param_groups:
-                    group["lr"] = lrs[-1]
-                mean = SMOOTHING * mean + (1 - SMOOTHING) * step(images, labels).item()
-                losses.append(mean / (1 - SMOOTHING ** len(lrs)))
-                if not losses[-1] < 4 * min(losses):
-                    break
-    finally:  # after an error or an interrupt as well
-        model.load_state_dict(before)
-        model.zero_grad()
+    with contextlib.ExitStack() as undo, readable_errors(exp, batches.device):
+        undo.callback(model.zero_grad)
+        undo.callback(model.load_state_dict, copy.deepcopy(model.state_dict()))  # after an error or interrupt as well
+        for images, labels in itertools.islice(endless, exp.lr_finder_steps):
+            lrs.append(low * growth ** len(lrs))
+            for group in optimizer.param_groups:
+                group["lr"] = lrs[-1]
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * step(images, labels).item()
+            losses.append(mean / (1 - SMOOTHING ** len(lrs)))
+            if not losses[-1] < 4 * min(losses):
+                break
     result = LRFinderResult(lrs, losses)
     if kept:
         folder.mkdir(parents=True, exist_ok=True)

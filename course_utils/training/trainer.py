@@ -150,7 +150,7 @@ def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
+        first = str(error).partition("\n")[0]
         if first.startswith(("DataLoader worker", "DataLoader timed out")):
             raise CourseError(f"A DataLoader worker was killed or hangs ({first}): out of memory? The checkpoints are "
                               "intact: run again, perhaps with fewer workers; the result is the same.") from error
