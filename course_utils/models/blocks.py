@@ -20,8 +20,7 @@ def conv_block(inputs: int, outputs: int, pool: bool = False, dropout: float = 0
 def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) -> list[nn.Module]:
     """3x3 convolution, ReLU, batch norm, and dropout if any: in this order, as the CIFAR-10 depthwise nets have it.
 
-    ``settings`` are the convolution's: stride, padding, dilation, groups. Without padding each side loses 2 pixels, 4
-    with dilation 2.
+    ``settings`` of the convolution: stride, padding, dilation, groups. Unpadded, a side loses 2 * dilation pixels.
     """
     convolution = nn.Conv2d(inputs, outputs, 3, bias=False, **settings)
     return [convolution, nn.ReLU(), nn.BatchNorm2d(outputs), *([nn.Dropout(dropout)] if dropout else [])]
@@ -30,8 +29,7 @@ def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) 
 def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.Module]:
     """Depthwise separable convolution (Chollet 2016, arXiv:1610.02357): 3x3 in each channel, then 1x1 across them.
 
-    (N, inputs, H, W) -> (N, outputs, H, W). With ``groups`` below ``inputs`` the first step is nearly depthwise.
-    No activation follows the 1x1.
+    (N, inputs, H, W) -> (N, outputs, H, W), nearly depthwise with ``groups`` < ``inputs``. The 1x1 has no activation.
     """
     depthwise = relu_norm(inputs, inputs, padding=1, groups=groups or inputs)
     return [*depthwise, nn.Conv2d(inputs, outputs, 1, bias=False)]

@@ -110,8 +110,7 @@ class Net(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2015, arXiv:1512.03385) for 32 x 32 pixels, as published: 11,173,952 parameters.
 
-    A 3x3 stem; a group norm of one group (Wu & He 2018) in place of each batch norm; the fourth stage keeps 8 x 8, for
-    Grad-CAM; a 1x1 convolution at the end.
+    A group norm of one group (Wu & He 2018) in place of each batch norm; the fourth stage keeps 8 x 8, for Grad-CAM.
     """
 
     def __init__(self, num_classes: int = 10) -> None:

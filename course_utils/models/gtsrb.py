@@ -1,7 +1,4 @@
-"""Networks for GTSRB: (N, 3, 32, 32) normalized images -> (N, num_classes) log-probabilities.
-
-Layer by layer as published; a ``SpatialTransformer`` can be placed in front of any of them.
-"""
+"""Networks for GTSRB, layer by layer as published: (N, 3, 32, 32) normalized -> (N, classes) log-probabilities."""
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn

@@ -64,9 +64,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in ``path``, on the CPU. Raises ``CourseError`` when its bytes have changed or are not plain data, and
-    ``OSError`` when they cannot be read.
-    """
+    """The state in ``path``, on the CPU. Raises ``CourseError`` when it changed or is not plain data, ``OSError``."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest()[:DIGITS] != path.stem.rsplit("-", 1)[-1]:
         raise CourseError(f"{path} is damaged: its SHA-256 is not the one in its name.")

@@ -52,9 +52,8 @@ def choose_lr(exp: Experiment, result: LRFinderResult) -> float:
 
 def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precision: str = "fp32",
             folder: Path | None = None, low: float = 1e-5, high: float = 1.0) -> LRFinderResult:
-    """Train ``model`` for ``exp.lr_finder_steps`` steps with rates growing from ``low`` to ``high``, or until
-    the loss exceeds four times its minimum; then its weights are set back. The result is kept in ``folder``: a resumed
-    run must have the same rate.
+    """Train ``model`` for ``exp.lr_finder_steps`` steps of growing rates, or until the loss exceeds four times its
+    minimum; then set its weights back. The result is kept in ``folder``: a resumed run must have the same rate.
     """
     kept = folder and folder / "lr_range.json"
     if kept and (result := _load_result(kept, exp)):

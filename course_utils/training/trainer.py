@@ -76,11 +76,10 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     """Train ``model`` in place as ``exp`` says, on the device of ``train``, and log one line per epoch.
 
     ``lr``: learning rate, of a cycle its peak. After each epoch the images of ``val`` are scored, which choose nothing
-    when they are the test images. With a ``folder``, checkpoints are written there, after every epoch where that takes
-    little of the time (``checkpoint.Pace``); an interrupted training resumes after the last one. ``environment``:
-    machine and commit. Raises ``CourseError`` for images that the network cannot take and for a folder of another
-    experiment, ``OutOfMemoryError``, and ``DivergenceError`` for a loss that is NaN, infinite or, after the first
-    epoch, over ``DIVERGENCE_FACTOR`` times that of random guessing.
+    when they are the test images. ``folder``: of the checkpoints (``checkpoint.Pace`` says when), after the last of
+    which an interrupted training resumes. ``environment``: machine and commit. Raises ``CourseError`` for images that
+    the network cannot take and for a folder of another experiment, ``OutOfMemoryError``, and ``DivergenceError`` for a
+    loss that is NaN, infinite or, after the first epoch, over ``DIVERGENCE_FACTOR`` times that of random guessing.
     """
     for loader in (train, val):
         check_input_size(model, loader.image_size)
@@ -123,21 +122,19 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
 
 
 def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experiment], Loaders], lr: float, *,
-               precision: str = "fp32", folder: Path | None = None, environment: Mapping[str, Any] | None = None,
-               log: Log = print) -> Training:
-    """Train stage after stage on the same weights; each has its own loaders (``loaders_of`` makes them), optimizer,
-    schedule and checkpoints. ``lr`` is the first stage's. Epochs are counted through; each row names its stage.
+               folder: Path | None = None, log: Log = print, **settings: Any) -> Training:
+    """Train stage after stage on the same weights, each with its own loaders (``loaders_of``), optimizer, schedule and
+    checkpoints. ``lr``: of the first; ``settings``: of ``fit``. Epochs are counted through; each row names its stage.
     """
     result = Training()
-    for number, stage in enumerate(exp.all_stages):
+    for number, stage in enumerate(exp.all_stages, 1):
         loaders = loaders_of(stage)
         if exp.stages:
-            log(f"Stage {number + 1} of {len(exp.stages) + 1}: {stage.epochs} epochs of {len(loaders.train)} steps")
-        stage_lr = lr if number == 0 or stage.lr is None else stage.lr
-        stage_folder = folder / f"stage{number + 1}" if folder and number else folder
-        part = fit(stage, model, loaders.train, loaders.val, stage_lr, precision=precision, folder=stage_folder,
-                   environment=environment, log=log)
-        before, mark = len(result.history), {"stage": number + 1} if exp.stages else {}
+            log(f"Stage {number} of {len(exp.stages) + 1}: {stage.epochs} epochs of {len(loaders.train)} steps")
+        stage_lr = lr if number == 1 or stage.lr is None else stage.lr
+        stage_folder = folder / f"stage{number}" if folder and number > 1 else folder
+        part = fit(stage, model, loaders.train, loaders.val, stage_lr, folder=stage_folder, log=log, **settings)
+        before, mark = len(result.history), {"stage": number} if exp.stages else {}
         result.history += [row | mark | {"epoch": row["epoch"] + before} for row in part.history]
         result.sessions += [row | mark | {"from_epoch": row["from_epoch"] + before} for row in part.sessions]
         result.best = part.best and part.best | {"epoch": part.best["epoch"] + before}
