@@ -1,5 +1,6 @@
 """Receptive fields measured by gradients: a check of the arithmetic, and the effective receptive field."""
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from course_utils.analysis.receptive_field import WINDOW_OPS
-from course_utils.models.summary import Shape, eval_mode
+from course_utils.models.summary import Shape
 
 
 def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: int = 0, positive: bool = True) -> Tensor:
@@ -22,17 +23,14 @@ def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: in
     The output is the center of the last feature map (N, C, H, W), H > 1; later layers may reject this image size.
     """
     total, generator = torch.zeros(input_size[2:]), torch.Generator().manual_seed(seed)
-    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    try:
-        for _ in range(draws):
-            _randomize(model, generator, positive)
-            x = (torch.rand(input_size, generator=generator) - (0 if positive else 0.5)).requires_grad_()
-            with eval_mode(model), _LastMap(smooth=positive) as last, contextlib.suppress(RuntimeError):
-                model(x)
-            center = last.map[:, :, last.map.shape[2] // 2, last.map.shape[3] // 2]
-            total += torch.autograd.grad(center.sum(), x)[0].abs().sum((0, 1))
-    finally:
-        model.load_state_dict(saved)
+    model = copy.deepcopy(model).eval()
+    for _ in range(draws):
+        _randomize(model, generator, positive)
+        x = (torch.rand(input_size, generator=generator) - (0 if positive else 0.5)).requires_grad_()
+        with _LastMap(smooth=positive) as last, contextlib.suppress(RuntimeError):
+            model(x)
+        center = last.map[:, :, last.map.shape[2] // 2, last.map.shape[3] // 2]
+        total += torch.autograd.grad(center.sum(), x)[0].abs().sum((0, 1))
     return total / draws
 
 

@@ -80,7 +80,7 @@ class FieldTracer(TorchFunctionMode):
         self.axis, self.layers, self.outputs = axis, [], {}
         self.unknown_after = ""  # the first function that was not followed, and where
         self._leaked = False
-        self.stack: list[str] = []  # names of the modules that run
+        self.stack = [""]  # names of the modules that run
         self._fields = {id(x): (x, Field(length=x.shape[axis]))}  # keeps the tensor, so that its id stays unique
 
     def leave(self, output: Any) -> None:
@@ -147,14 +147,14 @@ class FieldTracer(TorchFunctionMode):
         return None if out.dim() == 4 else field  # else reshaped, for a linear layer
 
     def _unknown(self, name: str, field: Field, out: Tensor) -> Field:
-        self.unknown_after = self.unknown_after or f"{name} (in {(self.stack or [''])[-1] or 'forward'})"
+        self.unknown_after = self.unknown_after or f"{name} (in {self.stack[-1] or 'forward'})"
         return replace(field, known=False, length=out.shape[self.axis] if out.dim() == 4 else field.length)
 
     def _add(self, op: str, window: tuple[int, int, int, int], field: Field, after: Field, x: Tensor, out: Tensor,
              groups: int = 1) -> Field:
         channels = [t.shape[1] if t.dim() > 1 else 1 for t in (x, out)]
-        self.layers.append(Layer(self.stack[-1] if self.stack else "", *window, field.length, after.length,
-                                 after.jump, after.size if after.known else None, op, *channels, groups, field.layers))
+        self.layers.append(Layer(self.stack[-1], *window, field.length, after.length, after.jump,
+                                 after.size if after.known else None, op, *channels, groups, field.layers))
         return replace(after, layers=frozenset([len(self.layers) - 1]))
 
 
