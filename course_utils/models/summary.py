@@ -30,6 +30,11 @@ def summary(model: nn.Module, input_size: Shape) -> str:
     return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
 
 
+def mult_adds(model: nn.Module, input_size: Shape) -> int:
+    """Multiply-accumulate operations of one forward pass of (N, C, H, W), as torchinfo counts them."""
+    return torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device).total_mult_adds
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of values in all parameters, frozen ones included."""
     return sum(p.numel() for p in model.parameters())

@@ -5,7 +5,7 @@ from torch import nn
 
 from course_utils.errors import CourseError
 from course_utils.models import build_model
-from course_utils.models.summary import check_input_size, summary
+from course_utils.models.summary import check_input_size, mult_adds, summary
 
 
 def test_summary_and_mult_adds_are_the_published_ones():
@@ -13,6 +13,7 @@ def test_summary_and_mult_adds_are_the_published_ones():
     text = summary(model, (1, 3, 32, 32))
     for line in ("Total params: 6,573,130", "Total mult-adds (M): 379.27", "Params size (MB): 26.29"):
         assert line in text
+    assert round(mult_adds(model, (1, 3, 32, 32)) / 1e6, 2) == 379.27
     assert model.training  # a summary does not change the mode
 
 
