@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from course_utils.config import PROFILES, SETTINGS
+from course_utils.config import PROFILES, SETTINGS, Experiment
 from course_utils.errors import CourseError
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, load_experiment
@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("name", help="cifar10, gtsrb or stl10")
     run = command(_run, "run notebooks headless and print a table of results")
     run.add_argument("experiments", nargs="*", metavar="ASSIGNMENT[:VARIANT]", help="default: every assignment")
-    run.add_argument("--profile", default="smoke", choices=PROFILES, help="smoke (default): on synthetic data")
+    run.add_argument("--profile", default="smoke", choices=PROFILES,
+                     help="smoke (default): synthetic data; mini: a part of the real data; evaluate: published weights")
     run.add_argument("--seeds", type=_numbers, default=[0], metavar="0,1,2", help="one run for each (default: 0)")
     run.add_argument("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE",
                      help="a parameter of the notebook, such as epochs=5 or split=random; may be repeated")

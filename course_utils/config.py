@@ -9,7 +9,7 @@ from course_utils.errors import CourseError, check_names
 from course_utils.utils import REPO
 
 ASSIGNMENTS = REPO / "assignments"
-PROFILES = ("smoke", "full")
+PROFILES = ("smoke", "mini", "evaluate", "full")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Experiment:
     epochs: int  # passes over the training images
     batch_size: int  # images per optimizer step
     # Data
-    profile: Literal["smoke", "full"] = "full"  # "smoke": small, on synthetic data; "full": on real data
+    profile: Literal[PROFILES] = "full"  # small on synthetic data, small on real data, published weights, or full
     data: Literal["real", "synthetic"] = "real"
     train_images: int | None = None  # images used for training; None: all
     test_images: int | None = None  # images used for testing; None: all
@@ -117,16 +117,6 @@ class Experiment:
         # Of a custom network the file without its folders.
         return plain(vars(self)) | {"model": Path(self.model).name, "model_settings": dict(self.model_settings),
                                     "stages": [plain(stage) for stage in self.stages]}
-
-    def table(self) -> str:
-        """All settings as lines of text."""
-        rows = self.as_dict()
-        for name in TRANSFORM_LISTS:
-            steps = [f"{step.name}({', '.join(f'{k}={v}' for k, v in {'p': step.p, **step.settings}.items())})"
-                     for step in getattr(self, name)]
-            rows[name] = "\n                  ".join(steps) or "none"
-        rows["stages"] = "\n                  ".join(map(str, rows["stages"])) or "one"
-        return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
 
 
 SETTINGS = tuple(f.name for f in dataclasses.fields(Experiment))

@@ -1,10 +1,12 @@
 """Small helpers that many modules need: paths, atomic writes, plain-text tables."""
 import errno
 import hashlib
+import inspect
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, a limit on file sizes
@@ -37,6 +39,11 @@ def atomic_write(path: Path, *parts: bytes | memoryview | str) -> None:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def source_markdown(*objects: Any) -> str:
+    """The source of functions and classes as a Markdown code block, which every viewer shows in a monospaced font."""
+    return "```python\n" + "\n\n\n".join(inspect.getsource(each).strip() for each in objects) + "\n```"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

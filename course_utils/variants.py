@@ -14,9 +14,18 @@ from course_utils.config import ASSIGNMENTS, SETTINGS, TRANSFORM_LISTS, Experime
 from course_utils.errors import CourseError, check_names, unknown_name_error
 
 KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
-        "smoke": dict}  # of a variants.toml
-PARAMETERS = {"VARIANT", "PROFILE", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "EPOCHS", "BATCH_SIZE", "LR", "SPLIT",
-              "ENGINE", "NUM_WORKERS", "PRECISION"}  # of the notebooks
+        "smoke": dict, "mini": dict}  # of a variants.toml
+PARAMETERS = {"VARIANT", "PROFILE", "SETTINGS", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "EPOCHS", "BATCH_SIZE", "LR",
+              "SPLIT", "ENGINE", "NUM_WORKERS", "PRECISION"}  # of the notebooks
+GROUPS = {"assignment": "Run", "epochs": "Length", "data": "Data", "augmentation": "Augmentation",
+          "optimizer": "Optimization", "stages": "Later stages", "select_epoch": "Evaluation"}  # by the first setting
+APPLIES = {  # settings that mean something only together with others
+    "split": lambda exp: exp.holdout, "decay": lambda exp: exp.weight_decay,
+    "lr_finder_steps": lambda exp: exp.lr is None, "tta_augmentation": lambda exp: exp.tta_views,
+    **dict.fromkeys(("momentum", "nesterov"), lambda exp: exp.optimizer == "sgd"),
+    **dict.fromkeys(("step_epochs", "step_gamma"), lambda exp: exp.schedule == "step"),
+    **dict.fromkeys(("peak_epoch", "div_factor", "final_div_factor", "anneal"),
+                    lambda exp: exp.schedule == "one_cycle")}
 
 
 def list_assignments() -> tuple[str, ...]:
@@ -37,7 +46,7 @@ def read_assignment(assignment: str) -> dict[str, Any]:
         json.dumps(table)  # records are JSON; TOML knows dates as well
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
         raise CourseError(f"{path}: {error}") from error
-    missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
+    missing = [key for key in ("title", "notebook", "variant", "smoke", "mini") if not table.get(key)]
     if missing:
         raise CourseError(f"{path} has no {', '.join(missing)}.")
     for key, value in table.items():
@@ -56,9 +65,10 @@ def read_assignment(assignment: str) -> dict[str, Any]:
 def load_experiment(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:
     """The experiment of a variant (``None``: the file's ``start``, else its first).
 
-    ``profile="smoke"`` applies the file's [smoke] table; ``overrides`` that are not ``None`` come last. An override of
-    ``model`` also replaces the variant's ``model_settings``. Raises ``CourseError`` for anything unknown, of a wrong
-    type or out of range.
+    The profiles "smoke" and "mini" apply the file's tables of these names, "evaluate" changes nothing: its notebook
+    loads published weights instead of training. ``overrides`` that are not ``None`` come last. An override of ``model``
+    also replaces the variant's ``model_settings``. Raises ``CourseError`` for anything unknown, of a wrong type or out
+    of range.
     """
     table = read_assignment(assignment)
     variants = table["variants"]
@@ -70,14 +80,37 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
         exp = Experiment(assignment=assignment, variant=variant, profile=profile, **settings)
     except TypeError as error:
         raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
-    if profile == "smoke":
-        exp = exp.replace(**build_transforms(table["smoke"]))
-    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if profile in ("smoke", "mini"):
+        exp = exp.replace(**build_transforms(table[profile]))
+    overrides = {name: value for name, value in build_transforms(overrides).items() if value is not None}
     if "model" in overrides:
         about = f"{Path(str(overrides['model'])).name}, trained as {variant}"
         overrides = {"model_settings": {}, "about": about} | overrides
     exp = exp.replace(**overrides)
     return exp.replace(model_file=file_hash(exp.model)) if is_custom(exp.model) else exp
+
+
+def experiment_table(exp: Experiment) -> str:
+    """The settings of ``exp`` that apply, as lines of text; a star marks a difference from the variant's full run."""
+    usual, lines = load_experiment(exp.assignment, exp.variant).as_dict(), []
+    for name, value in exp.as_dict().items():
+        lines += [f"\n{GROUPS[name]}"] if name in GROUPS else []
+        differs = value != usual[name]
+        if APPLIES.get(name, lambda _: True)(exp) and (value or differs or name == "lr"):
+            steps = value if isinstance(value, (list, tuple)) else [value]
+            text = "\n".ljust(22).join(map(_setting_text, steps)) or "none"
+            text = "from the LR range test" if name == "lr" and value is None else text
+            lines.append(f"{'*' if differs else ' '} {name:<18} {text}")
+    return "\n".join(lines).strip()
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, Mapping):  # a transform, a stage, or the network's settings
+        rest = ", ".join(f"{key} {_setting_text(part)}" for key, part in value.items() if key != "name")
+        return f"{value['name']} ({rest})" if "name" in value else rest
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_setting_text, value)) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def refuse_misspelt_parameters(names: Mapping[str, Any]) -> None:
@@ -87,7 +120,7 @@ def refuse_misspelt_parameters(names: Mapping[str, Any]) -> None:
     """
     known = PARAMETERS & names.keys()
     for name, value in names.items():
-        plain = name not in known and name[0] != "_" and isinstance(value, (str, int, float, list))
+        plain = name not in known and name[0] != "_" and isinstance(value, (str, int, float, list, dict))
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8) if plain else ()
         if close:
             raise CourseError(f"{name} = {value!r} has no effect. Did you mean the parameter {close[0]}?")

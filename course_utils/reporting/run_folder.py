@@ -17,8 +17,8 @@ def run_name(exp: Experiment) -> str:
     custom = exp.model_file and network != display_name(load_experiment(exp.assignment, exp.variant).model)
     network = f"-{network.replace('.py:', '-')}" if custom else ""
     split = f"-{exp.split}" if DATASETS[exp.dataset].has_tracks else ""
-    synthetic = "-synthetic" if exp.data == "synthetic" else ""
-    return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{synthetic}"
+    kind = "-synthetic" if exp.data == "synthetic" else f"-{exp.profile}" * (exp.profile != "full")
+    return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{kind}"
 
 
 def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
@@ -37,13 +37,13 @@ def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
 def open_run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
     """``folder_of`` a notebook's run, locked until its record is written. Raises ``CourseError`` when it is in use.
 
-    A smoke run removes earlier checkpoints there, every run those that a killed one left half-written.
+    A smoke or mini run removes earlier checkpoints there, every run those that a killed one left half-written.
     """
     folder = folder_of(exp, output_dir)
     lock_folder(folder)
     for partial in folder.rglob(".epoch-*.partial-*"):
         partial.unlink(missing_ok=True)
-    if exp.profile == "smoke":
+    if exp.profile in ("smoke", "mini"):
         reset(folder)
     return folder
 

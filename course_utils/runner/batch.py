@@ -22,7 +22,8 @@ from course_utils.training.device import uses_cuda
 from course_utils.utils import REPO
 from course_utils.variants import read_assignment
 
-CELL_SECONDS = {"smoke": 300, "full": 7 * 86_400}  # time limit of one cell of a notebook that has the machine to itself
+# Time limit of one cell of a notebook that has the machine to itself
+CELL_SECONDS = {"smoke": 300, "mini": 3600, "evaluate": 3600, "full": 7 * 86_400}
 STAGGER_SECONDS = 1  # between the first starts: kernels that start together compete for the same ports
 
 

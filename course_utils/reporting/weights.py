@@ -1,0 +1,138 @@
+"""Published weights: those of a variant's first published run, as safetensors with a card, and their uses."""
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from IPython.display import Image, Markdown
+from PIL import Image as Picture
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from course_utils import plots
+from course_utils.augment import BatchAugment, denormalize, image_keys, normalize
+from course_utils.config import ASSIGNMENTS, Experiment, Transform
+from course_utils.data.info import DATASETS
+from course_utils.errors import CourseError, unknown_name_error
+from course_utils.models import build_model
+from course_utils.models.spatial_transformer import apply_spatial_transformer
+from course_utils.reporting.record import Record, published_records
+from course_utils.reporting.tables import summary_markdown
+from course_utils.training import Training, checkpoint
+from course_utils.utils import REPO
+from course_utils.variants import load_experiment
+
+LARGEST = 8_000_000  # bytes of a file in the repository
+LICENSE = "MIT; the training images have licenses of their own and are not contained"
+
+
+def export_weights(folder: Path, record: Record, name: str) -> Path | None:
+    """Write the evaluated weights of the run in ``folder``, published as ``name``; ``None`` if they are too large."""
+    exp = record["experiment"]
+    stages = [folder / f"stage{number}" for number in range(len(exp["stages"]) + 1, 1, -1)] + [folder]
+    state = next((found for part in stages if (found := checkpoint.load_latest(part))), None)
+    if state is None:
+        return None
+    weights = (state["best"] or state)["model"]
+    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > LARGEST:
+        return None
+    path = ASSIGNMENTS / exp["assignment"] / "weights" / f"{exp['variant']}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    card = {"assignment": exp["assignment"], "variant": exp["variant"], "run": name, "record": record["sha256"],
+            "about": exp["about"], "result": summary_markdown(record).replace("**", ""), "license": LICENSE}
+    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, path, card)
+    return path
+
+
+def read_card(path: Path) -> dict[str, str]:
+    """What ``path`` says about itself: assignment, variant, run, result, license. Raises ``CourseError``."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CourseError(f"{path} is not a file of weights: {error}") from error
+
+
+def load_weights(path: Path) -> tuple[nn.Module, Experiment]:
+    """The trained network in ``path``, in eval mode on the CPU, and its experiment. Raises ``CourseError``."""
+    card = read_card(path)
+    if not card.keys() >= {"assignment", "variant"}:
+        raise CourseError(f"{path} has no card of this course: it names neither assignment nor variant.")
+    exp = load_experiment(card["assignment"], card["variant"])
+    info = DATASETS[exp.dataset]
+    model = build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
+    model.load_state_dict(load_file(path))
+    return model.eval(), exp
+
+
+def published_training(exp: Experiment, model: nn.Module) -> Training:
+    """Load the published weights of the variant into ``model``; return how they were trained, from the run's record.
+
+    Raises ``CourseError`` for a variant without published weights and for weights of another run than the record's.
+    """
+    home = ASSIGNMENTS / exp.assignment
+    path = home / "weights" / f"{exp.variant}.safetensors"
+    if not path.is_file():
+        raise unknown_name_error(f"published weights of {exp.assignment}", exp.variant,
+                                 [found.stem for found in (home / "weights").glob("*.safetensors")])
+    card = read_card(path)
+    record = published_records(exp.assignment).get(card.get("run", ""))
+    if record is None or card["record"] != record["sha256"]:
+        raise CourseError(f"{path} is not of the published run {card.get('run')}: publish it again.")
+    model.load_state_dict(load_file(path))
+    best = {"epoch": record["kept_epoch"]} if record["experiment"]["select_epoch"] == "best" else None
+    return Training(record["history"], record["sessions"], best)
+
+
+def published_figures(assignment: str, variant: str, kinds: tuple[str, ...]) -> list[Any]:
+    """For a notebook: figures of the variant's published run on the real data, under its result in words."""
+    runs = [(name, record) for name, record in published_records(assignment).items()
+            if record["experiment"]["variant"] == variant]
+    if not runs:
+        return [Markdown(f"_{variant} has no published run yet._")]
+    name, record = runs[0]
+    paths = [REPO / "images" / assignment / f"{name}-{kind}.png" for kind in kinds]
+    return [Markdown(f"**From the published run `{name}`**, whatever ran above. {summary_markdown(record)}"),
+            *(Image(filename=str(path)) for path in paths if path.is_file())]
+
+
+@torch.no_grad()
+def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) -> list[tuple[str, float]]:
+    """The ``count`` most probable classes of a picture file with their probabilities, 0 to 1.
+
+    The whole picture is resized to the network's images, as the training images were. ``figure`` gets what the network
+    saw. Raises ``CourseError`` for a file that is no picture.
+    """
+    model, exp = load_weights(weights)
+    info = DATASETS[exp.dataset]
+    try:
+        image = Picture.open(picture).convert("RGB").resize((info.image_size,) * 2, Picture.Resampling.BILINEAR)
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{picture} cannot be read as a picture: {error}") from error
+    pixels = torch.from_numpy(np.array(image)[None])
+    size = exp.all_stages[-1].test_image_size
+    resize = BatchAugment([Transform("resize", 1.0, {"size": size})], info.mean, info.std) if size else None
+    x = resize(pixels, image_keys(0, 0, torch.zeros(1, dtype=torch.int64))) if resize else normalize(
+        pixels, info.mean, info.std)
+    probabilities = torch.softmax(model(x).flatten(1), 1)[0]
+    seen = [denormalize(images, info.mean, info.std)[0] for images in (x, apply_spatial_transformer(model, x))]
+    found = [(info.classes[k], float(probabilities[k])) for k in probabilities.argsort(descending=True)[:count]]
+    plots.save_figure(plots.image_grid(np.stack(seen), [f"{image.width}x{image.height} pixels", "as classified"], 2,
+                                       f"{found[0][0]}: {found[0][1]:.1%}"), figure)
+    return found
+
+
+def weights_table(assignment: str) -> str:
+    """Markdown: the published weights of an assignment."""
+    from course_utils.reporting.tables import markdown_table
+
+    rows = [["weights", "size", "run", "test accuracy"]]
+    records = published_records(assignment)
+    for path in sorted((ASSIGNMENTS / assignment / "weights").glob("*.safetensors")):
+        name = read_card(path).get("run", "")
+        rows.append([f"[{path.stem}](weights/{path.name})", f"{path.stat().st_size / 1e6:.2f} MB", name,
+                     f"{records[name]['final']['accuracy']:.2%}" if name in records else "–"])
+    return markdown_table(rows)
+
+
