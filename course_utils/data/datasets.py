@@ -58,10 +58,7 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel over all pixels, scaled to 0..1. ``images``: uint8 (N, H, W, 3)."""
-    values = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(3):  # by histogram: neither a float copy nor a sum that rounds
-        share = np.bincount(images[..., channel].reshape(-1), minlength=256) / images[..., channel].size
-        mean.append(float(share @ values))
-        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)))
-    return tuple(mean), tuple(std)
+    values = np.arange(256) / 255  # by histogram: neither a float copy nor a sum that rounds
+    shares = [np.bincount(images[..., c].reshape(-1), minlength=256) / images[..., c].size for c in range(3)]
+    mean = tuple(float(share @ values) for share in shares)
+    return mean, tuple(float(np.sqrt(share @ (values - m) ** 2)) for share, m in zip(shares, mean))

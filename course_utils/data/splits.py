@@ -54,18 +54,16 @@ def expand_dataset(count: int, transforms: int, seed: int) -> EpochItems:
     GTSRB as published: 39,209 images and 12 transforms make 39,209 + 12 x 19,604 = 274,457 items.
     """
     rng = np.random.default_rng(seed)
-    halves = [np.sort(rng.permutation(count)[:count // 2]) for _ in range(transforms)]
-    ids = [np.full(len(half), number, np.int64) for number, half in enumerate(halves, 1)]
-    return EpochItems(np.concatenate([np.arange(count), *halves]), np.concatenate([np.zeros(count, np.int64), *ids]))
+    images = [np.arange(count), *(np.sort(rng.permutation(count)[:count // 2]) for _ in range(transforms))]
+    return EpochItems(np.concatenate(images), np.repeat(np.arange(len(images)), [len(part) for part in images]))
 
 
 def split_items(items: EpochItems, labels: np.ndarray, tracks: np.ndarray | None, split: str,
                 share: float) -> tuple[EpochItems, EpochItems]:
-    """``items`` divided into (training, validation), about ``share`` of each class held out.
+    """``items`` divided into (training, validation); ``labels`` and ``tracks``, int64 (N,): of the training images.
 
-    ``labels`` and ``tracks``, int64 (N,), are those of the training images. ``split="random"`` takes items, as the
-    published GTSRB code does: photographs of one sign, and copies of one photograph, are then on both sides.
-    ``split="track"`` takes whole tracks, and holds out their plain images alone. Raises ``CourseError`` without tracks.
+    ``split="random"`` takes items, as the published GTSRB code does: photographs of one sign, and copies of one
+    photograph, are then on both sides. ``split="track"`` takes whole tracks, and holds out their plain images alone.
     """
     classes = int(labels.max()) + 1
     if split == "random":

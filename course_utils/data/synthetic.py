@@ -5,7 +5,6 @@ a linear classifier fails. For GTSRB the 43 signs of ``signs.png``, simplified d
 Accuracies on synthetic data only show that the code runs and learns.
 """
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,40 +29,24 @@ def generate(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.nd
     """
     if name not in CLASSES:
         raise unknown_name_error("synthetic data set", name, CLASSES)
-    arrays = {}
+    arrays, tracks, size, classes = {}, {}, DATASETS[name].image_size, len(CLASSES[name])
     for stream, (split, count) in enumerate(counts.items()):
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _generate_split(name, count, [seed, stream])
-    if name == "gtsrb" and "train" in counts:
-        labels = arrays["train_labels"]
-        tracks = arrays["train_tracks"] = np.empty_like(labels)
-        for label in np.unique(labels):
-            rows = np.flatnonzero(labels == label)
-            tracks[rows] = label * len(labels) + np.arange(len(rows)) // TRACK_LENGTH
-    return arrays
-
-
-def _generate_split(name: str, count: int, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    size, classes = DATASETS[name].image_size, len(CLASSES[name])
-    labels = np.random.default_rng(seeds).permutation(np.arange(count, dtype=np.int64) % classes)
-    images = np.empty((count, size, size, 3), np.uint8)
-
-    def generate_class(label: int) -> None:
-        rng = np.random.default_rng([*seeds, label])
-        rows = np.flatnonzero(labels == label)
-        if name == "gtsrb":
-            images[rows] = _photograph(label, len(rows), size, rng)
-            return
-        for part in np.array_split(rows, len(rows) // 64 + 1):  # small parts stay in the cache
-            images[part] = _draw_shapes(label, len(part), size, rng)
-
-    with ThreadPoolExecutor() as pool:  # NumPy computes without the interpreter's lock
-        list(pool.map(generate_class, range(classes)))
-    return images, labels
+        labels = np.random.default_rng([seed, stream]).permutation(np.arange(count, dtype=np.int64) % classes)
+        images, tracks[split] = np.empty((count, size, size, 3), np.uint8), np.empty_like(labels)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+        for label in range(classes):
+            rng, rows = np.random.default_rng([seed, stream, label]), np.flatnonzero(labels == label)
+            tracks[split][rows] = label * count + np.arange(len(rows)) // TRACK_LENGTH
+            if name == "gtsrb":
+                images[rows] = _photograph(label, len(rows), size, rng)
+            else:
+                for part in np.array_split(rows, len(rows) // 64 + 1):  # small parts stay in the cache
+                    images[part] = _draw_shapes(label, len(part), size, rng)
+    return arrays | ({"train_tracks": tracks["train"]} if name == "gtsrb" and "train" in counts else {})
 
 
 def _draw_shapes(label: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """uint8 (count, size, size, 3): images of one class."""
-
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
         return rng.random((count, *(shape or (1, 1))), np.float32) * np.float32(high - low) + np.float32(low)
 
@@ -79,51 +62,40 @@ def _draw_shapes(label: int, count: int, size: int, rng: np.random.Generator) ->
     paper, ink = np.where(inverted, bright, dark), np.where(inverted, dark, bright)
     image = paper + inside[..., None].astype(np.float32) * (ink - paper)  # np.where takes three times as long
     image += (inside & spots)[..., None].astype(np.float32) * (0.2 + 0.6 * paper - ink)
-    light = 255 + 255 * (uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None])
-    noise = rng.standard_normal((count, size, size), np.float32) * uniform(2, 10)
-    image *= light[..., None]
-    image += noise[..., None]
+    light = uniform(-0.3, 0.3) * axis[None, None, :] + uniform(-0.3, 0.3) * axis[None, :, None]
+    image *= (255 + 255 * light)[..., None]
+    image += (rng.standard_normal((count, size, size), np.float32) * uniform(2, 10))[..., None]
     return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
 def _shape(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the shape covers the plane, and where its texture does, in its own coordinates; both boolean."""
     r2, box = x**2 + y**2, np.maximum(np.abs(x), np.abs(y))
-    texture, _, outline = name.rpartition(" ")
-    spots = {
-        "plain": lambda: np.zeros(x.shape, bool),
-        "striped": lambda: np.sin(10 * x) > 0,
-        "dotted": lambda: np.sin(9 * x) * np.sin(9 * y) > 0.3,
-        "checked": lambda: np.sin(7 * x) * np.sin(7 * y) > 0,
-        "": lambda: (r2 > 0.12) & (r2 < 0.45),
-    }[texture]
-    inside = {
-        "disc": lambda: r2 < 1,
-        "square": lambda: box < 0.9,
-        "triangle": lambda: (y < 0.8) & (y > 2.0 * np.abs(x) - 1.1),
-        "ring": lambda: (r2 < 1.1) & (r2 > 0.4),
-        "cross": lambda: (np.minimum(np.abs(x), np.abs(y)) < 0.33) & (box < 1.05),
-        "frame": lambda: (box < 1.0) & (box > 0.55),
-        "bar": lambda: (np.abs(x) < 1.15) & (np.abs(y) < 0.42),
-        "star": lambda: r2 < (0.72 + 0.36 * np.cos(5 * np.arctan2(x, -y))) ** 2,
-        "diamond": lambda: np.abs(x) + np.abs(y) < 1.15,
-        "target": lambda: r2 < 1,
-    }[outline]
-    return inside(), spots()
+    draw = {
+        "plain disc": lambda: (r2 < 1, np.zeros(x.shape, bool)),
+        "striped square": lambda: (box < 0.9, np.sin(10 * x) > 0),
+        "dotted triangle": lambda: ((y < 0.8) & (y > 2.0 * np.abs(x) - 1.1), np.sin(9 * x) * np.sin(9 * y) > 0.3),
+        "plain ring": lambda: ((r2 < 1.1) & (r2 > 0.4), np.zeros(x.shape, bool)),
+        "striped cross": lambda: ((np.minimum(np.abs(x), np.abs(y)) < 0.33) & (box < 1.05), np.sin(10 * x) > 0),
+        "dotted frame": lambda: ((box < 1.0) & (box > 0.55), np.sin(9 * x) * np.sin(9 * y) > 0.3),
+        "checked bar": lambda: ((np.abs(x) < 1.15) & (np.abs(y) < 0.42), np.sin(7 * x) * np.sin(7 * y) > 0),
+        "plain star": lambda: (r2 < (0.72 + 0.36 * np.cos(5 * np.arctan2(x, -y))) ** 2, np.zeros(x.shape, bool)),
+        "checked diamond": lambda: (np.abs(x) + np.abs(y) < 1.15, np.sin(7 * x) * np.sin(7 * y) > 0),
+        "target": lambda: (r2 < 1, (r2 > 0.12) & (r2 < 0.45)),
+    }
+    return draw[name]()
 
 
 def sign(label: int) -> np.ndarray:
     """float32 (40, 40, 4): the drawn sign of class ``label``, RGB 0 to 1 and the coverage of the background."""
-    row, column = divmod(label, SIGN_COLUMNS)
-    left, top = SIGN_PIXELS * column, SIGN_PIXELS * row
-    with Image.open(Path(__file__).with_name("signs.png")) as signs:
-        return np.asarray(signs.crop((left, top, left + SIGN_PIXELS, top + SIGN_PIXELS)), np.float32) / 255
+    top, left = (SIGN_PIXELS * place for place in divmod(label, SIGN_COLUMNS))
+    signs = np.asarray(Image.open(Path(__file__).with_name("signs.png")), np.float32)
+    return signs[top:top + SIGN_PIXELS, left:left + SIGN_PIXELS] / 255
 
 
 def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """uint8 (count, size, size, 3): images of one class of sign, TRACK_LENGTH of them in a row of the same sign."""
-    steps = np.arange(count) % TRACK_LENGTH
-    track, step = np.arange(count) // TRACK_LENGTH, steps / TRACK_LENGTH  # step: 0 far, near 1 close
+    track, step = np.divmod(np.arange(count), TRACK_LENGTH)  # step: from far to close
 
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
         """A number for each image, (count, *shape): mostly the track's, with a small part of its own."""
@@ -132,7 +104,7 @@ def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> 
         return (low + (high - low) * mixed).astype(np.float32).reshape(count, *(shape or (1, 1)))
 
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    half = uniform(0.5, 0.7) + 0.25 * step[:, None, None].astype(np.float32)  # the sign's side / the image's
+    half = uniform(0.5, 0.7) + 0.25 * (step / TRACK_LENGTH)[:, None, None].astype(np.float32)  # the sign's / image's side
     x, y = (axis[None, None, :] - uniform(-0.15, 0.15)) / half, (axis[None, :, None] - uniform(-0.15, 0.15)) / half
     angle = uniform(-0.35, 0.35)  # radians
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
@@ -158,11 +130,10 @@ def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> 
 
 def _sample(plate: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """``plate`` (S, S, 4) at places ``x``, ``y`` (N, H, W) from -1 to 1, bilinear; colors multiplied by coverage."""
-    plate = plate * np.concatenate([np.repeat(plate[..., 3:], 3, axis=2), np.ones_like(plate[..., 3:])], axis=2)
+    plate = np.dstack([plate[..., :3] * plate[..., 3:], plate[..., 3:]])
     plate = np.pad(plate, ((1, 1), (1, 1), (0, 0)))  # nothing beyond the border
     places = [np.clip((p + 1) / 2 * (len(plate) - 3) + 1, 0, len(plate) - 1.001) for p in (y, x)]
-    (row, column), (down, right) = ((p.astype(np.int64) for p in places), (p % 1 for p in places))
-    down, right = down[..., None], right[..., None]
+    (row, column), (down, right) = (p.astype(np.int64) for p in places), (p[..., None] % 1 for p in places)
     above = plate[row, column] * (1 - right) + plate[row, column + 1] * right
     below = plate[row + 1, column] * (1 - right) + plate[row + 1, column + 1] * right
     return above * (1 - down) + below * down
