@@ -20,14 +20,13 @@ class CoarseDropout:
 
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
         """``x`` (B, 3, H, W), 0 to 255, changed where ``apply`` (B,) is true; ``mean``: the color, like ``x``."""
-        height, width = x.shape[2:]
-        if self.size > min(height, width):
-            raise CourseError(f"coarse_dropout size {self.size}: larger than the image ({height}x{width}).")
-        top, left = (u[:, 0] * (height - self.size + 1)).floor(), (u[:, 1] * (width - self.size + 1)).floor()
-        rows, columns = (torch.arange(side, device=x.device) - first[:, None]
-                         for side, first in ((height, top), (width, left)))  # (B, side), counted from the hole
-        in_rows, in_columns = (((k >= 0) & (k < self.size)).float() for k in (rows, columns))
-        hole = (in_rows * apply[:, None])[:, None, :, None] * in_columns[:, None, None, :]
+        side = x.shape[3]
+        if self.size > side:
+            raise CourseError(f"coarse_dropout size {self.size}: larger than the image ({side}x{side}).")
+        corner = (u * (side - self.size + 1)).floor()  # (B, 2): top, left
+        place = torch.arange(side, device=x.device) - corner[:, :, None]  # (B, 2, side), counted from the hole
+        rows, columns = ((place >= 0) & (place < self.size)).float().unbind(1)
+        hole = (rows * apply[:, None])[:, None, :, None] * columns[:, None, None, :]
         return x.lerp(mean.round(), hole)  # weights 0 or 1; half the time of torch.where
 
 

@@ -21,10 +21,8 @@ EXPANSION_STREAM = 1000  # of random numbers; smaller ones belong to the steps o
 
 
 def normalize(images: Tensor, mean: Color, std: Color) -> Tensor:
-    """(B, H, W, 3), 0 to 255 -> float32 (B, 3, H, W), channels_last: (x / 255 - mean) / std.
-
-    ``images`` is uint8, or float32 that may be overwritten.
-    """
+    """(x / 255 - mean) / std as float32 (B, 3, H, W), channels_last, of ``images`` (B, H, W, 3), 0 to 255: uint8, or
+    float32 that may be overwritten."""
     x = images.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)  # one layout: 3x as fast
     offset = channel_planes(tuple(-m / s for m, s in zip(mean, std)), x)
     return torch.addcmul(offset, x, channel_planes(tuple(1 / (255 * s) for s in std), x), out=x)
@@ -97,8 +95,8 @@ class BatchAugment:
         ends = torch.searchsorted(transform_ids, torch.arange(len(self.expansion) + 1), right=True).tolist()
         mean = 255 * channel_planes(self.mean, x)
         randoms = uniform(keys, EXPANSION_STREAM, max(step.randoms for step in self.expansion))
-        for number, step in enumerate(self.expansion, 1):
-            rows = slice(ends[number - 1], ends[number])
+        for step, *ends in zip(self.expansion, ends, ends[1:]):
+            rows = slice(*ends)
             u = randoms[rows, :step.randoms]
             if hasattr(step, "pixels"):
                 x[rows] = step.pixels(x[rows], u, u.new_ones(len(u), dtype=torch.bool), mean)

@@ -41,22 +41,19 @@ class BatchLoader:
         self.shuffle, self.seed, self.num_workers = shuffle, seed, num_workers
         self.device, self.passes = torch.device(device), passes
         self.items = expand_dataset(len(labels), 0, seed) if items is None else items
+        full, rest = divmod(len(self.items), batch_size)
+        self.steps = max(1, full + (rest >= 2))  # optimizer steps per pass
         self.augment = BatchAugment(augmentation, mean, std, expansion)
         self.resident = self._to_device() if share is None else share.resident
 
     def __len__(self) -> int:
         """Optimizer steps per epoch."""
-        return self.passes * self._steps()
+        return self.passes * self.steps
 
     @property
     def image_size(self) -> int:
         """Side of the images as the network gets them, in pixels."""
         return self.augment.output_size(self.images.shape[1])
-
-    def _steps(self) -> int:
-        """Optimizer steps per pass."""
-        full, rest = divmod(len(self.items), self.batch_size)
-        return max(1, full + (rest >= 2))
 
     def order(self, number: int) -> Tensor:
         """int64 (M,): the order of the items in pass ``number`` of the run."""
@@ -74,7 +71,7 @@ class BatchLoader:
         """The batches of one epoch; epochs are counted from 1."""
         for number in range((epoch - 1) * self.passes + 1, epoch * self.passes + 1):
             order = self.order(number)
-            batches = order.tensor_split([self.batch_size * k for k in range(1, self._steps())])
+            batches = order.tensor_split([self.batch_size * k for k in range(1, self.steps)])
             yield from self._batched(batches, number) if self.engine == "torch" else self._per_image(batches, number)
 
     def _batched(self, batches: Sequence[Tensor], number: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -83,30 +80,23 @@ class BatchLoader:
         chunks = [batches[k:k + together] for k in range(0, len(batches), together)]
         numbers = [torch.cat(chunk) for chunk in chunks]
         ids, by_id = zip(*(torch.from_numpy(self.items.transform_id)[n].sort(stable=True) for n in numbers))
-        back = torch.cat([order.argsort() for order in by_id])
+        sizes, back = [len(part) for part in ids], torch.cat([order.argsort() for order in by_id])
         numbers = torch.cat([n[order] for n, order in zip(numbers, by_id)])  # the items of one transform are contiguous
         images, keys = torch.from_numpy(self.items.image)[numbers], to_device(self.keys(number, numbers), self.device)
         images, back = images if self.resident is None else to_device(images, self.device), to_device(back, self.device)
-        sizes = [len(part) for part in ids]
-        for chunk, transform_ids, *parts in zip(chunks, ids, *(a.split(sizes) for a in (images, keys, back))):
-            x, y = self._augmented(transform_ids, *parts)
+        for chunk, transform_ids, rows, key, place in zip(chunks, ids, *(a.split(sizes) for a in (images, keys, back))):
+            if self.resident is None:
+                x, y = (to_device(torch.from_numpy(a[rows.numpy()]), self.device) for a in (self.images, self.labels))
+            else:
+                x, y = (whole[rows] for whole in self.resident)
+            x = self.augment(x, key, transform_ids)
+            if self.expansion:
+                x, y = x[place].contiguous(memory_format=torch.channels_last), y[place]
             yield from zip(x.split([len(b) for b in chunk]), y.split([len(b) for b in chunk]))
-
-    def _augmented(self, transform_ids: Tensor, images: Tensor, keys: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
-        """Augmented images and labels, each (B, ...), in the order ``back``."""
-        if self.resident is not None:
-            x, y = (whole[images] for whole in self.resident)
-        else:
-            x, y = (to_device(torch.from_numpy(a[images.numpy()]), self.device) for a in (self.images, self.labels))
-        x = self.augment(x, keys, transform_ids)
-        if self.expansion:
-            x, y = x[back], y[back]
-        return x.contiguous(memory_format=torch.channels_last), y
 
     def _to_device(self) -> tuple[Tensor, Tensor] | None:
         """Images and labels on the GPU, if there is one with room for them."""
-        if (self.device.type != "cuda"
-                or self.images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]):
+        if self.device.type != "cuda" or self.images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]:
             return None
         return tuple(torch.from_numpy(np.array(a)).to(self.device) for a in (self.images, self.labels))
 
@@ -137,9 +127,6 @@ class _PerImageDataset(torch.utils.data.Dataset):
     def pipelines(self) -> list[ImagePipeline]:
         """By transform id; made in each worker, since not all of them can be sent there."""
         return [per_image_pipeline(*settings) for settings in self.settings]
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
         image, pipeline = self.items.image[number], self.pipelines[self.items.transform_id[number]]

@@ -96,7 +96,9 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
     published = ", ".join(archive.name for archive in info.archives)
     for place in (root / name, root):
         for marker, read in LAYOUTS[name].items():
-            if (place / marker).exists() and all((place / marker / member).is_file() for member in info.members):
+            members = {place / marker / member: md5 for member, md5 in info.members.items()}
+            if (place / marker).exists() and all(path.is_file() for path in members):
+                _check_md5(members)
                 return read_files(read, place), marker
     found = {archive.name: place / archive.name for place in (root, root / name) for archive in info.archives
              if (place / archive.name).is_file()}
@@ -140,10 +142,14 @@ def _raise_for_misplaced(name: str, root: Path) -> None:
 
 def _read_archives(found: Mapping[str, Path], name: str) -> Arrays:
     paths = {found[archive.name]: archive.md5 for archive in DATASETS[name].archives}
-    for path, md5 in paths.items():
+    _check_md5(paths)
+    return read_files(ARCHIVE_READERS[name], list(paths))
+
+
+def _check_md5(files: Mapping[Path, str]) -> None:
+    for path, md5 in files.items():
         if (found := file_md5(path)) != md5:
             raise CourseError(f"{path} has MD5 {found}, published is {md5}: damaged. Delete it and try again.")
-    return read_files(ARCHIVE_READERS[name], list(paths))
 
 
 def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
@@ -151,9 +157,8 @@ def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tupl
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for key, array in arrays.items():
-            header = io.BytesIO()
-            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-            atomic_write(folder / f"{key}.npy", header.getvalue(), memoryview(np.ascontiguousarray(array)).cast("B"))
+            np.save(buffer := io.BytesIO(), array, allow_pickle=False)
+            atomic_write(folder / f"{key}.npy", buffer.getbuffer())
         meta = {"name": folder.name, "image_size": arrays["train_images"].shape[1], "classes": list(classes),
                 "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS}, "source": origin,
                 "sha256": {key: sha256(array) for key, array in arrays.items()}}

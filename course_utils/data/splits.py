@@ -62,8 +62,8 @@ def split_items(items: EpochItems, labels: np.ndarray, tracks: np.ndarray | None
                 share: float) -> tuple[EpochItems, EpochItems]:
     """``items`` divided into (training, validation); ``labels`` and ``tracks``, int64 (N,): of the training images.
 
-    ``split="random"`` takes items, as the published GTSRB code does: photographs of one sign, and copies of one
-    photograph, are then on both sides. ``split="track"`` takes whole tracks, and holds out their plain images alone.
+    ``split="random"`` takes items, as the published GTSRB code does: photographs of one sign, and copies of one, are
+    then on both sides. "track" takes whole tracks and holds out their plain images alone; ``CourseError`` without them.
     """
     classes = int(labels.max()) + 1
     if split == "random":

@@ -104,7 +104,7 @@ def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> 
         return (low + (high - low) * mixed).astype(np.float32).reshape(count, *(shape or (1, 1)))
 
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    half = uniform(0.5, 0.7) + 0.25 * (step / TRACK_LENGTH)[:, None, None].astype(np.float32)  # the sign's / image's side
+    half = uniform(0.5, 0.7) + 0.25 * (step / TRACK_LENGTH)[:, None, None].astype(np.float32)  # of the image
     x, y = (axis[None, None, :] - uniform(-0.15, 0.15)) / half, (axis[None, :, None] - uniform(-0.15, 0.15)) / half
     angle = uniform(-0.35, 0.35)  # radians
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
