@@ -67,7 +67,7 @@ class Affine:
         shift = (u[:, 2:4] * self.shift * size).trunc()
         shear = torch.tan(u[:, 4] * math.radians(self.shear))
         cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-        inverse = torch.stack([torch.stack([cos, sin + cos * shear], 1), torch.stack([-sin, cos - sin * shear], 1)], 1)
+        inverse = torch.stack([cos, sin + cos * shear, -sin, cos - sin * shear], 1).view(-1, 2, 2)
         out = _scaling(u, 1, 1)
         out[:, :2, :2], out[:, :2, 2:] = inverse, -inverse @ shift[:, :, None]
         return out

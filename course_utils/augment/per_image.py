@@ -36,16 +36,14 @@ def _by_albumentations(steps: Sequence[tuple[float, Any]], mean: Color, std: Col
     import albumentations as A
     import cv2
 
-    def flips(step: geometry.HorizontalFlip, p: float) -> A.BasicTransform:
-        kinds = {3: A.HorizontalFlip(p=1), 2: A.VerticalFlip(p=1)}
-        return A.Sequential([kinds[axis] for axis in step.axes], p=p)
+    flip = {3: A.HorizontalFlip, 2: A.VerticalFlip}
+    border = {"zeros": cv2.BORDER_CONSTANT, "reflection": cv2.BORDER_REFLECT_101}
 
     def affine(step: geometry.Affine, p: float) -> A.BasicTransform:
-        modes = {"zeros": cv2.BORDER_CONSTANT, "reflection": cv2.BORDER_REFLECT_101}
         return A.Affine(scale=(1 - step.scale, 1 + step.scale), rotate=(-step.rotate, step.rotate), p=p,
                         shear={"x": (-step.shear, step.shear), "y": (0.0, 0.0)},
                         translate_percent=dict.fromkeys("xy", (-step.shift, step.shift)),
-                        keep_ratio=True, border_mode=modes[step.border], strict=True)
+                        keep_ratio=True, border_mode=border[step.border], strict=True)
 
     def hole(step: color.CoarseDropout, p: float) -> A.BasicTransform:
         side = (step.size, step.size)
@@ -53,14 +51,14 @@ def _by_albumentations(steps: Sequence[tuple[float, Any]], mean: Color, std: Col
                                fill=tuple(round(255 * value) for value in mean), p=p, strict=True)
 
     makers = {
-        geometry.HorizontalFlip: flips, geometry.Affine: affine, color.CoarseDropout: hole,
+        geometry.HorizontalFlip: lambda step, p: A.Sequential([flip[axis](p=1) for axis in step.axes], p=p),
+        geometry.Affine: affine, color.CoarseDropout: hole,
         geometry.EnlargeCrop: lambda step, p: A.Affine(scale=(step.scale, step.scale), p=p, strict=True),
         geometry.Resize: lambda step, p: A.Resize(step.size, step.size, p=p),
         geometry.RandomResizedCrop: lambda step, p: A.RandomResizedCrop(
             (step.size, step.size), (step.area, 1.0), (1 / step.ratio, step.ratio), p=p),
         color.ColorJitter: lambda step, p: A.ColorJitter(
-            *map(color.factor_range, (step.brightness, step.contrast, step.saturation)), (-step.hue, step.hue), p=p,
-            strict=True),
+            *map(color.factor_range, (step.brightness, step.contrast, step.saturation)), (-step.hue, step.hue), p=p),
         color.ToGray: lambda step, p: A.ToGray(p=p, strict=True)}
     pipeline = A.Compose([*(_maker(step, makers)(step, p) for p, step in steps),
                           A.Normalize(mean, std, max_pixel_value=255.0)])
@@ -78,32 +76,24 @@ def _by_torchvision(steps: Sequence[tuple[float, Any]], mean: Color, std: Color)
 
     smooth = {"interpolation": InterpolationMode.BILINEAR}
     move = functools.partial(v2.RandomAffine, **smooth, fill=None)  # fill=0 would darken the border twice
-
-    def flips(step: geometry.HorizontalFlip) -> Callable:
-        kinds = {3: v2.RandomHorizontalFlip(1), 2: v2.RandomVerticalFlip(1)}
-        return v2.Compose([kinds[axis] for axis in step.axes])
+    flip = {3: v2.RandomHorizontalFlip, 2: v2.RandomVerticalFlip}
 
     def affine(step: geometry.Affine) -> Callable:
         scale, shear = (1 - step.scale, 1 + step.scale), (-step.shear, step.shear)
         if step.border == "zeros":
             return move(step.rotate, (step.shift, step.shift), scale, shear)
         moved = move(step.rotate, (step.shift / 2, step.shift / 2), scale, shear)
+        # RandomAffine has no reflection: pad to twice the side first.
+        return lambda x: v2.CenterCrop(x.shape[-1])(moved(v2.Pad(x.shape[-1] // 2, padding_mode="reflect")(x)))
 
-        def reflected(x: torch.Tensor) -> torch.Tensor:  # RandomAffine has no reflection: pad to twice the side first
-            return v2.CenterCrop(x.shape[-1])(moved(v2.Pad(x.shape[-1] // 2, padding_mode="reflect")(x)))
-
-        return reflected
-
-    def hole(step: color.CoarseDropout) -> Callable:
-        def erase(x: torch.Tensor) -> torch.Tensor:
-            top, left = (int(torch.randint(side - step.size + 1, ())) for side in x.shape[1:])
-            value = torch.tensor([round(255 * value) for value in mean], dtype=x.dtype).view(3, 1, 1)
-            return v2.functional.erase(x, top, left, step.size, step.size, value)
-
-        return erase
+    def erase(step: color.CoarseDropout, x: torch.Tensor) -> torch.Tensor:
+        top, left = (int(torch.randint(side - step.size + 1, ())) for side in x.shape[1:])
+        value = torch.tensor([round(255 * value) for value in mean], dtype=x.dtype).view(3, 1, 1)
+        return v2.functional.erase(x, top, left, step.size, step.size, value)
 
     makers = {
-        geometry.HorizontalFlip: flips, geometry.Affine: affine, color.CoarseDropout: hole,
+        geometry.HorizontalFlip: lambda step: v2.Compose([flip[axis](1) for axis in step.axes]),
+        geometry.Affine: affine, color.CoarseDropout: lambda step: functools.partial(erase, step),
         geometry.EnlargeCrop: lambda step: move(0, scale=(step.scale, step.scale)),
         geometry.Resize: lambda step: v2.Resize((step.size, step.size), antialias=False, **smooth),
         geometry.RandomResizedCrop: lambda step: v2.RandomResizedCrop(

@@ -128,16 +128,12 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
 
 def _raise_for_misplaced(name: str, root: Path) -> None:
     """Raise ``CourseError`` when the files lie one folder too deep, or in small letters: no need to download them."""
-    home = root / name
-    searched = [folder for folder in (home, root) if folder.is_dir()]
-    deeper = [path for folder in searched for path in sorted(folder.iterdir()) if os.access(path, os.R_OK | os.X_OK)]
-    for folder in (*searched, *(path for path in deeper if path.is_dir())):
-        files = {path.name.lower(): path for path in folder.iterdir()}
-        for marker in LAYOUTS[name]:
-            found = files.get(marker.lower())
-            if found and (found.name != marker or folder not in searched):
-                raise CourseError(f"{found} looks like {name}: move it, with what lies beside it, into {home}, and "
-                                  f"give it the published name {marker}. Then run this again; nothing was downloaded.")
+    home, markers = root / name, {marker.lower(): marker for marker in LAYOUTS[name]}
+    for path in [path for folder in (home, root) for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]:
+        marker = markers.get(path.name.lower())
+        if marker and (path.name != marker or path.parent not in (home, root)):
+            raise CourseError(f"{path} looks like {name}: move it, with what lies beside it, into {home}, and give it "
+                              f"the published name {marker}. Then run this again; nothing was downloaded.")
 
 
 def _read_archives(found: Mapping[str, Path], name: str) -> Arrays:
