@@ -124,10 +124,8 @@ def shift_hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def channel_planes(values: tuple[float, float, float], like: Tensor) -> Tensor:
-    """One value per channel as float32 (1, 3, H, W), of the size, memory layout and device of ``like`` (B, 3, H, W).
-
-    Broadcasting would take ten times as long, mixing two layouts three times.
-    """
+    """One value per channel as float32 (1, 3, H, W), of the size, memory layout and device of ``like`` (B, 3, H, W)."""
+    # Broadcasting would take ten times as long, mixing two layouts three times.
     layout = torch.contiguous_format if like.is_contiguous() else torch.channels_last
     return _planes(values, *like.shape[2:], layout, like.device)
 

@@ -96,9 +96,8 @@ class Resize:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, resized, as torchvision's transform (Szegedy et al. 2014, arXiv:1409.4842).
-
-    The first of ten trials that lies inside the image, in whole pixels, else the whole image.
+    """A random part of the image, resized, as torchvision's transform (Szegedy et al. 2014, arXiv:1409.4842): the first
+    of ten trials that lies inside the image, in whole pixels, else the whole image.
     """
 
     size: int = 96  # pixels, side of the result

@@ -39,26 +39,21 @@ def _by_albumentations(steps: Sequence[tuple[float, Any]], mean: Color, std: Col
     flip = {3: A.HorizontalFlip, 2: A.VerticalFlip}
     border = {"zeros": cv2.BORDER_CONSTANT, "reflection": cv2.BORDER_REFLECT_101}
 
-    def affine(step: geometry.Affine, p: float) -> A.BasicTransform:
-        return A.Affine(scale=(1 - step.scale, 1 + step.scale), rotate=(-step.rotate, step.rotate), p=p,
-                        shear={"x": (-step.shear, step.shear), "y": (0.0, 0.0)},
-                        translate_percent=dict.fromkeys("xy", (-step.shift, step.shift)),
-                        keep_ratio=True, border_mode=border[step.border], strict=True)
-
-    def hole(step: color.CoarseDropout, p: float) -> A.BasicTransform:
-        side = (step.size, step.size)
-        return A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side,
-                               fill=tuple(round(255 * value) for value in mean), p=p, strict=True)
-
     makers = {
         geometry.HorizontalFlip: lambda step, p: A.Sequential([flip[axis](p=1) for axis in step.axes], p=p),
-        geometry.Affine: affine, color.CoarseDropout: hole,
+        geometry.Affine: lambda step, p: A.Affine(
+            scale=(1 - step.scale, 1 + step.scale), rotate=(-step.rotate, step.rotate), keep_ratio=True, strict=True,
+            shear={"x": (-step.shear, step.shear), "y": (0.0, 0.0)}, border_mode=border[step.border], p=p,
+            translate_percent=dict.fromkeys("xy", (-step.shift, step.shift))),
         geometry.EnlargeCrop: lambda step, p: A.Affine(scale=(step.scale, step.scale), p=p, strict=True),
         geometry.Resize: lambda step, p: A.Resize(step.size, step.size, p=p),
         geometry.RandomResizedCrop: lambda step, p: A.RandomResizedCrop(
             (step.size, step.size), (step.area, 1.0), (1 / step.ratio, step.ratio), p=p),
         color.ColorJitter: lambda step, p: A.ColorJitter(
             *map(color.factor_range, (step.brightness, step.contrast, step.saturation)), (-step.hue, step.hue), p=p),
+        color.CoarseDropout: lambda step, p: A.CoarseDropout(
+            num_holes_range=(1, 1), hole_height_range=(step.size, step.size), hole_width_range=(step.size, step.size),
+            fill=tuple(round(255 * value) for value in mean), p=p, strict=True),
         color.ToGray: lambda step, p: A.ToGray(p=p, strict=True)}
     pipeline = A.Compose([*(_maker(step, makers)(step, p) for p, step in steps),
                           A.Normalize(mean, std, max_pixel_value=255.0)])

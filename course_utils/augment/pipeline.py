@@ -21,8 +21,10 @@ EXPANSION_STREAM = 1000  # of random numbers; smaller ones belong to the steps o
 
 
 def normalize(images: Tensor, mean: Color, std: Color) -> Tensor:
-    """(x / 255 - mean) / std as float32 (B, 3, H, W), channels_last, of ``images`` (B, H, W, 3), 0 to 255: uint8, or
-    float32 that may be overwritten."""
+    """(B, H, W, 3), 0 to 255 -> float32 (B, 3, H, W), channels_last: (x / 255 - mean) / std.
+
+    ``images`` is uint8, or float32 that may be overwritten.
+    """
     x = images.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)  # one layout: 3x as fast
     offset = channel_planes(tuple(-m / s for m, s in zip(mean, std)), x)
     return torch.addcmul(offset, x, channel_planes(tuple(1 / (255 * s) for s in std), x), out=x)
@@ -105,10 +107,7 @@ class BatchAugment:
 
 
 def _resample(x: Tensor, matrix: Tensor | None, border: str | None, size: int) -> Tensor:
-    """Each image of ``x`` (B, 3, H, H) seen through its ``matrix`` (B, 3, 3): (B, 3, ``size``, ``size``), bilinear.
-
-    The matrix leads from a pixel of the result to its place in ``x``, both in pixels from the center.
-    """
+    """Each image of ``x`` (B, 3, H, H) seen through its ``matrix`` (B, 3, 3): (B, 3, ``size``, ``size``), bilinear."""
     if matrix is None:
         return x
     theta = matrix[:, :2] / ((x.shape[3] - 1) / 2)  # from pixels to fractions of half the side,
