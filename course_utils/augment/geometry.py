@@ -114,8 +114,7 @@ class RandomResizedCrop:
         first = fits.int().argmax(1).view(-1, 1, 1).expand(-1, 2, 1)  # trial that fits
         side = torch.where(fits.any(1, keepdim=True), sides.gather(2, first)[..., 0], size)  # (B, 2): width, height
         corner = (place * (size - side + 1)).floor()  # (B, 2): left, top
-        out = _scaling(u, 1, 1)
-        out[:, 0, 0], out[:, 1, 1] = (side / self.size).unbind(1)
+        out = _scaling(u, *(side / self.size).unbind(1))
         out[:, :2, 2] = corner + side / 2 - size / 2
         return out
 
@@ -123,8 +122,8 @@ class RandomResizedCrop:
 RESIZING = (Resize, RandomResizedCrop)  # change the size, so they apply to every image
 
 
-def _scaling(u: Tensor, x: float, y: float) -> Tensor:
-    """(B, 3, 3) for the images of ``u`` (B, ...): both axes multiplied."""
+def _scaling(u: Tensor, x: float | Tensor, y: float | Tensor) -> Tensor:
+    """(B, 3, 3) for the images of ``u`` (B, ...): both axes multiplied, by a number or each by its own (B,)."""
     out = torch.zeros(len(u), 3, 3, device=u.device)
     out[:, 0, 0], out[:, 1, 1], out[:, 2, 2] = x, y, 1
     return out

@@ -28,7 +28,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 def sha256(array: np.ndarray) -> str:
     """SHA-256 of the array's bytes in C order, as hexadecimal digits."""
-    return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B")).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
 def open_prepared(name: str, root: Path) -> tuple[Arrays, dict[str, Any]]:
