@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", nargs=2, metavar="RUN", help="a run's folder, a record, or a published run's name")
     publish = command(_publish, "make a finished full run a published result")
     publish.add_argument("folder", type=Path, help="the run's folder, with its record and executed notebook")
+    predict = command(_predict, "the class of a picture of your own, by published weights")
+    predict.add_argument("weights", type=Path, help="a file in assignments/*/weights/")
+    predict.add_argument("picture", type=Path, help="any picture file; the whole picture is resized")
     for some in (data, compare):
         some.add_argument("--root", type=_folder, help="folder of the data (default: $COURSE_DATA, else data/)")
     for some in (run, status, compare):
@@ -118,6 +121,7 @@ def _run(args: argparse.Namespace) -> int:
     for name in changes.keys() & RESERVED_PARAMETERS.keys():
         raise CourseError(f"--set {name}: use {RESERVED_PARAMETERS[name]}.")
     settings = {name: value for name, value in changes.items() if name in SETTINGS}  # the others: the notebook's alone
+    settings |= changes.get("settings", {})
     experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **settings)
                    for name in args.experiments or list_assignments() for seed in args.seeds]
     for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
@@ -213,6 +217,16 @@ def _compare(args: argparse.Namespace) -> int:
     except CourseError as error:
         text = f"The images whose prediction changed cannot be shown: {error}"
     print(f"\n{text}\n\nFigures: {folder}")
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from course_utils.reporting.weights import predict_picture
+
+    figure = REPO / "outputs" / "predict" / f"{args.picture.stem}.png"
+    for name, probability in predict_picture(args.weights, args.picture, figure):
+        print(f"{probability:6.1%}  {name}")
+    print(f"What the network saw: {figure}")
     return 0
 
 

@@ -1,12 +1,16 @@
 """Figures: arrays in, ``Figure`` out, in one style; backgrounds are white, also on a dark page."""
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import PIL.Image
+from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008, for color-blind readers
 DPI = 110  # of saved figures
@@ -25,18 +29,30 @@ def style_axes(axis: Axes) -> None:
     axis.grid(alpha=0.25)
 
 
-def save_figure(figure: Figure, path: Path) -> Figure:
-    """Write ``figure`` as PNG to ``path``, whose folder is made, and return it to be shown."""
+def save_figure(figure: Figure, path: Path) -> Image:
+    """Write ``figure`` as PNG of 256 colors to ``path``, whose folder is made, and return it to be shown in a notebook.
+
+    A third of the size of a PNG with all colors, and the notebook then holds the same bytes as the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    return figure
+    pixels = io.BytesIO()
+    figure.savefig(pixels, dpi=DPI, metadata={"Software": None})
+    quantize(pixels).save(path, "PNG")
+    return Image(filename=str(path), alt=figure.get_suptitle() or figure.axes[0].get_title())
+
+
+def quantize(png: IO[bytes]) -> PIL.Image.Image:
+    """A PNG reduced to the 256 colors that suit it best."""
+    return PIL.Image.open(png).convert("RGB").quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "",
-               below: Sequence[np.ndarray] = (), heat: np.ndarray | None = None) -> Figure:
+               below: Sequence[np.ndarray] = (), heat: np.ndarray | None = None, names: Sequence[str] = (),
+               outlines: np.ndarray | None = None) -> Figure:
     """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title and above its counterparts in ``below``.
 
-    ``heat`` (L, N, H, W), 0 to 1, overlays these. One matplotlib axes for all: one per image would take ten times as
+    ``heat`` (L, N, H, W), 0 to 1, overlays these, ``names`` are written to the left of them; ``outlines`` (N, 4, 2),
+    0 to 1, are corners of a frame on each image. One matplotlib axes for all: one per image would take ten times as
     long.
     """
     layers, columns, lines = [images, *below], max(1, columns), 1 + max(text.count("\n") for text in (*titles, ""))
@@ -52,50 +68,70 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
             if number and heat is not None:
                 axis.imshow(heat[number - 1][k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1,
                             interpolation="bilinear")
-    axis.set(xlim=(0, across), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
+        if outlines is not None:
+            axis.add_patch(Polygon(outlines[k] + (left, top), fill=False, edgecolor="#F0E442", linewidth=1.5))
+        for number, name in enumerate(names if k % columns == 0 else (), 1):
+            axis.text(-0.05, top + 1.05 * number + 0.5, name, ha="right", va="center", rotation=90, fontsize=8)
+    axis.set(xlim=(-0.2 * bool(names), across), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
     axis.axis("off")
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int = 11) -> Figure:
-    """Images ``before`` (N, H, W, 3), 0 to 1, each above its result in ``after``."""
-    return image_grid(before, titles, columns, title, [after])
+def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int,
+                 outlines: np.ndarray) -> Figure:
+    """Images ``before`` (N, H, W, 3), 0 to 1, each above its result in ``after``; ``outlines`` as in ``image_grid``."""
+    return image_grid(before, titles, columns, title, [after], outlines=outlines)
 
 
-def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8) -> Figure:
-    """``images`` (N, H, W, 3), 0 to 1, above themselves overlaid with each of ``heat`` (L, N, H, W), 0 to 1."""
-    return image_grid(images, titles, columns, title, [images] * len(heat), heat)
+def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8,
+              names: Sequence[str] = ()) -> Figure:
+    """``images`` (N, H, W, 3), 0 to 1, above themselves overlaid with each of ``heat`` (L, N, H, W), 0 to 1; ``names``
+    of the L layers.
+    """
+    return image_grid(images, titles, columns, title, [images] * len(heat), heat, tuple(names))
 
 
-def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str) -> Figure:
-    """The loss over the learning rate, on a logarithmic scale, and the suggested rate, if there is one."""
+def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str,
+                  classes: int) -> Figure:
+    """The loss over the learning rate, on a logarithmic scale, until it diverges, with the loss of guessing among
+    ``classes`` and the suggested rate, if there is one.
+    """
+    lowest = int(np.argmin(losses))
+    end = next((k for k in range(lowest, len(losses)) if losses[k] > 4 * losses[lowest]), len(losses))
     figure, [[axis]] = new_figure(6.5, 3.4)
-    axis.plot(lrs, losses, color=BLUE)
+    axis.plot(lrs[:end], losses[:end], color=BLUE)
+    axis.axhline(np.log(classes), color="gray", linestyle=":", label=f"guessing: ln {classes} = {np.log(classes):.2f}")
     if suggestion:
         axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
-        axis.legend()
-    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title,
-             ylim=(0.95 * min(losses), min(1.1 * max(losses), 2 * losses[0])))
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title)
+    axis.legend(fontsize=8)
     style_axes(axis)
     return figure
 
 
-def schedule(rates: Sequence[float], steps_per_epoch: int, title: str) -> Figure:
-    """The learning rate of every step, over epochs."""
+def schedule(rates: Sequence[float], steps_per_epoch: int, title: str,
+             momentum: Sequence[float] | None = None) -> Figure:
+    """The learning rate of every step, over epochs, and on a second axis the momentum."""
     figure, [[axis]] = new_figure(6.5, 2.8)
-    axis.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=BLUE)
-    peak = int(np.argmax(rates))
-    axis.annotate(f"peak {rates[peak]:.1e} at epoch {peak / steps_per_epoch:.1f}",
-                  (peak / steps_per_epoch, rates[peak]), xytext=(6, 5), textcoords="offset points")
+    epochs, peak = np.arange(len(rates)) / steps_per_epoch, int(np.argmax(rates))
+    axis.plot(epochs, rates, color=BLUE)
+    if peak:
+        axis.annotate(f"peak {rates[peak]:.2g} at epoch {epochs[peak]:.1f}", (epochs[peak], rates[peak]), xytext=(6, 5),
+                      textcoords="offset points", fontsize=8)
     axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, 1.2 * rates[peak]))
     style_axes(axis)
+    if momentum is not None:
+        other = axis.twinx()
+        other.plot(epochs, momentum, color=ORANGE, linestyle="--")
+        other.set_ylabel("momentum (dashed)", color=ORANGE)
+        other.spines["top"].set_visible(False)
     return figure
 
 
 def curves(history: History, title: str) -> Figure:
-    """Loss and accuracy over epochs: training images as augmented, test (or validation) images plain."""
-    other, name = ("val", "validation, plain") if "val_loss" in history[0] else ("test", "test, plain")
+    """Loss and accuracy over epochs: training images as augmented, and test (or validation) images."""
+    other, name = ("val", "validation") if "val_loss" in history[0] else ("test", "test, plain")
     return _over_epochs([("training, augmented", history, "train", {"color": BLUE, "marker": "o"}),
                          (name, history, other, {"color": ORANGE, "marker": "s"})], title)
 
@@ -130,29 +166,49 @@ def _over_epochs(lines: Sequence[tuple[str, History, str, Mapping[str, str]]], t
     return figure
 
 
-def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Accuracy of each class (0 to 1), the best first."""
-    order = np.argsort(accuracy)
-    figure, [[axis]] = new_figure(6.5, 0.28 * len(classes) + 1)
+def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str, worst: int | None = None) -> Figure:
+    """Accuracy of each class (0 to 1), the best first; with ``worst`` so many of the worst alone."""
+    order = np.argsort(accuracy)[:worst]
+    figure, [[axis]] = new_figure(6.5, 0.28 * len(order) + 1)
     bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axis.set(xlabel="accuracy (%)", xlim=(0, 108), title=title)
+    axis.margins(y=0.01)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def top_confusions(matrix: np.ndarray, classes: Sequence[str], title: str, count: int = 15) -> Figure:
+    """The ``count`` most frequent confusions of a matrix (classes, classes), as bars with their numbers of images."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")[:count]]
+    pairs = [pair for pair in pairs if wrong[pair]][::-1]
+    figure, [[axis]] = new_figure(9, 0.28 * max(1, len(pairs)) + 1)
+    bars = axis.barh([f"{classes[true]} → {classes[predicted]}" for true, predicted in pairs],
+                     [wrong[pair] for pair in pairs], color=BLUE)
+    axis.bar_label(bars, [f"{wrong[pair]} of {matrix[pair[0]].sum()}" for pair in pairs], padding=3, fontsize=8)
+    axis.set(xlabel="images: true class → predicted class", title=title)
+    axis.margins(x=0.15, y=0.01)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix (classes, classes): rows: true class, columns: predicted class; counts as numbers."""
-    cell, size = (0.5, 7) if len(classes) <= 20 else (0.25, 4)  # inches, points
-    side = cell * len(classes) + 2.5
+    """Confusion matrix (classes, classes): rows: true class, columns: predicted class; percent of the true class.
+
+    Of more than 20 classes the most frequent confusions, as a matrix would be illegible.
+    """
+    if len(classes) > 20:
+        return top_confusions(matrix, classes, title)
+    side = 0.5 * len(classes) + 2
     figure, [[axis]] = new_figure(side, side)
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.ndindex(matrix.shape):
         if matrix[row, column]:
-            axis.text(column, row, matrix[row, column], ha="center", va="center", fontsize=size,
-                      color="white" if share[row, column] > 0.5 else "black")
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=size + 2)
-    axis.set_yticks(range(len(classes)), classes, fontsize=size + 2)
-    axis.set(xlabel="predicted class", ylabel="true class", title=title)
+            axis.text(column, row, f"{share[row, column]:.1f}", ha="center", va="center", fontsize=7.5,
+                      color="white" if share[row, column] > 50 else "black")
+    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=9)
+    axis.set_yticks(range(len(classes)), classes, fontsize=9)
+    axis.set(xlabel="predicted class", ylabel="true class (100 % per row)", title=title)
     return figure

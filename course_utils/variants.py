@@ -17,8 +17,8 @@ KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules":
         "smoke": dict, "mini": dict}  # of a variants.toml
 PARAMETERS = {"VARIANT", "PROFILE", "SETTINGS", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "EPOCHS", "BATCH_SIZE", "LR",
               "SPLIT", "ENGINE", "NUM_WORKERS", "PRECISION"}  # of the notebooks
-GROUPS = {"assignment": "Run", "epochs": "Length", "data": "Data", "augmentation": "Augmentation",
-          "optimizer": "Optimization", "stages": "Later stages", "select_epoch": "Evaluation"}  # by the first setting
+GROUPS = {"assignment": "Run", "epochs": "Length", "profile": "Data", "augmentation": "Augmentation",
+          "optimizer": "Optimization", "test_image_size": "Evaluation"}  # by their first setting
 APPLIES = {  # settings that mean something only together with others
     "split": lambda exp: exp.holdout, "decay": lambda exp: exp.weight_decay,
     "lr_finder_steps": lambda exp: exp.lr is None, "tta_augmentation": lambda exp: exp.tta_views,
@@ -106,8 +106,9 @@ def experiment_table(exp: Experiment) -> str:
 
 def _setting_text(value: Any) -> str:
     if isinstance(value, Mapping):  # a transform, a stage, or the network's settings
-        rest = ", ".join(f"{key} {_setting_text(part)}" for key, part in value.items() if key != "name")
-        return f"{value['name']} ({rest})" if "name" in value else rest
+        rest = ", ".join(f"{key} {_setting_text(part)}" for key, part in value.items()
+                         if key != "name" and (key, part) != ("p", 1.0))
+        return f"{value['name']} ({rest})".removesuffix(" ()") if "name" in value else rest
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_setting_text, value)) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

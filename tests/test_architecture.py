@@ -14,10 +14,11 @@ LOWER = {  # what each package may import, besides itself
     "models": {"config", "errors"},
     "augment": {"config", "errors"},
     "data": {"augment", "config", "utils", "errors"},
-    "analysis": {"models", "config", "variants", "utils", "errors"},
+    "analysis": {"models", "config", "variants", "plots", "utils", "errors"},
     "evaluation": {"analysis", "models", "data", "config", "errors"},
     "training": {"evaluation", "models", "data", "config", "utils", "errors"},
-    "reporting": {"training", "evaluation", "data", "config", "variants", "plots", "utils", "errors"},
+    "reporting": {"training", "evaluation", "data", "augment", "models", "config", "variants", "plots", "utils",
+                  "errors"},
     "runner": {"reporting", "training", "config", "variants", "utils", "errors"},
     "__main__": {"runner", "reporting", "analysis", "data", "models", "config", "variants", "plots", "utils", "errors"},
 }

@@ -7,12 +7,12 @@ import torch
 
 from course_utils import variants
 from course_utils.augment.pipeline import build_steps
-from course_utils.config import PROFILES, Experiment, config_differences, total_epochs
+from course_utils.config import PROFILES, config_differences, total_epochs
 from course_utils.data import DATASETS
 from course_utils.errors import CourseError
 from course_utils.models import build_model
 from course_utils.utils import REPO
-from course_utils.variants import list_assignments, load_experiment, read_assignment
+from course_utils.variants import experiment_table, list_assignments, load_experiment, read_assignment
 
 NAME = "cifar10_custom_resnet"
 HEAD = 'title = "t"\nnotebook = "01_x"\n[smoke]\nepochs = 1\n'
@@ -39,8 +39,18 @@ def test_published_settings_and_their_table():
     assert (exp.epochs, exp.batch_size, exp.optimizer) == (24, 512, "adam")
     assert (exp.schedule, exp.peak_epoch) == ("one_cycle", 5)
     assert [step.name for step in exp.augmentation] == ["horizontal_flip", "shift_scale_rotate", "coarse_dropout"]
-    assert all(field.name in exp.table() for field in dataclasses.fields(Experiment))
-    assert "coarse_dropout(p=0.5, size=16)" in exp.table()
+    table = experiment_table(exp)
+    assert "\n                     coarse_dropout (p 0.5, size 16)\n" in table and "* " not in table
+    assert "  peak_epoch         5\n" in table and "lr                 from the LR range test\n" in table
+    assert not any(name in table for name in ("nesterov", "step_epochs", "split", "None", "model_file"))
+
+
+def test_table_of_settings_marks_what_differs_from_the_variant():
+    lines = experiment_table(load_experiment(NAME, profile="smoke", label_smoothing=0.12345, seed=3)).splitlines()
+    marked = {line.split()[1]: line.split()[2] for line in lines if line.startswith("*")}
+    smoke = read_assignment(NAME)["smoke"]
+    assert marked.keys() == smoke.keys() - {"lr_finder_steps"} | {"profile", "seed", "label_smoothing", "peak_epoch"}
+    assert (marked["label_smoothing"], marked["peak_epoch"]) == ("0.1235", "0.4167")
 
 
 def test_experiments_are_frozen_and_compare_by_value():

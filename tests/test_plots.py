@@ -1,26 +1,31 @@
 """Figures: each draws and is saved, and shows the numbers that it was given."""
 import numpy as np
+import PIL.Image
 import pytest
 from matplotlib.figure import Figure
 
 from course_utils import plots
 
 CLASSES = ("cat", "dog", "frog")
+NUMBERS = [f"{number}" for number in range(25)]
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 3))
 HISTORY = [{"epoch": k, "train_loss": 2.0 / k, "train_accuracy": 0.3 * k, "test_loss": 1.8 / k,
             "test_accuracy": 0.32 * k} for k in (1, 2, 3)]
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "five"),
     "image_grid_empty": lambda: plots.image_grid(IMAGES[:0], [], 0, "none"),
-    "before_after": lambda: plots.before_after(IMAGES, IMAGES, list("abcde"), "t", 3),
-    "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[None, ..., 0], list("abcde"), "t", columns=3),
+    "before_after": lambda: plots.before_after(IMAGES, IMAGES, list("abcde"), "t", 3, np.full((5, 4, 2), 0.5)),
+    "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[None, ..., 0], list("abcde"), "t", 3, ["layer1"]),
     "heat_maps_empty": lambda: plots.heat_maps(IMAGES[:0], IMAGES[None, :0, ..., 0], [], "none"),
-    "lr_range_test": lambda: plots.lr_range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t"),
-    "lr_range_test_without_suggestion": lambda: plots.lr_range_test([1e-4, 1e-3], [2.0, 2.1], None, "t"),
+    "lr_range_test": lambda: plots.lr_range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t", 10),
+    "lr_range_test_without_suggestion": lambda: plots.lr_range_test([1e-4, 1e-3], [2.0, 2.1], None, "t", 10),
     "schedule": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t"),
+    "schedule_with_momentum": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t", [0.95, 0.85, 0.9, 0.95]),
     "curves": lambda: plots.curves(HISTORY, "t"),
     "comparison": lambda: plots.comparison({"one": HISTORY, "two": HISTORY[:2]}, "t"),
     "per_class": lambda: plots.per_class(np.array([0.5, 0.9, 0.7]), CLASSES, "t"),
+    "per_class_worst": lambda: plots.per_class(np.array([0.5, 0.9, 0.7]), CLASSES, "t", 2),
+    "confusion_of_many": lambda: plots.confusion(np.diag(np.arange(25)) + np.eye(25, k=1, dtype=int), NUMBERS, "t"),
     "confusion": lambda: plots.confusion(np.array([[5, 1, 0], [0, 4, 2], [1, 1, 1]]), CLASSES, "t"),
 }
 
@@ -29,8 +34,9 @@ FIGURES = {
 def test_every_figure_is_drawn_and_saved(name, tmp_path):
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
-    assert plots.save_figure(figure, tmp_path / "new" / f"{name}.png") is figure
-    assert (tmp_path / "new" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    path = tmp_path / "new" / f"{name}.png"
+    shown = plots.save_figure(figure, path)
+    assert shown.data == path.read_bytes() and PIL.Image.open(path).mode == "P"  # 256 colors
 
 
 @pytest.mark.parametrize("name", ["lr_range_test", "schedule", "curves", "comparison", "confusion"])
@@ -53,3 +59,22 @@ def test_curves_mark_where_a_stage_starts():
     for axis in plots.curves(history, "t").axes:
         assert [list(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "--"] == [[2.5, 2.5]]
     assert all(line.get_linestyle() != "--" for line in FIGURES["curves"]().axes[0].lines)
+
+
+def labels(axis):
+    return [text.get_text() for text in axis.get_yticklabels()]
+
+
+def test_the_worst_classes_and_the_most_frequent_confusions_come_first_at_the_top():
+    assert labels(FIGURES["per_class_worst"]().axes[0]) == ["cat", "frog"]
+    matrix = np.diag(np.full(25, 90))
+    matrix[39 % 25, 3], matrix[2, 1] = 26, 7
+    axis = plots.confusion(matrix, NUMBERS, "t").axes[0]
+    assert labels(axis) == ["2 → 1", "14 → 3"]
+    assert [text.get_text() for text in axis.texts] == ["7 of 97", "26 of 116"]
+
+
+def test_range_test_ends_where_the_loss_diverges_and_shows_the_loss_of_guessing():
+    axis = plots.lr_range_test([1e-4, 1e-3, 1e-2, 1e-1, 1], [2.0, 1.0, 3.0, 5.0, 1.0], None, "t", 10).axes[0]
+    assert list(axis.lines[0].get_ydata()) == [2.0, 1.0, 3.0]
+    assert axis.lines[1].get_ydata()[0] == pytest.approx(np.log(10))

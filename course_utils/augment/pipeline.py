@@ -97,8 +97,8 @@ class BatchAugment:
         ends = torch.searchsorted(transform_ids, torch.arange(len(self.expansion) + 1), right=True).tolist()
         mean = 255 * channel_planes(self.mean, x)
         randoms = uniform(keys, EXPANSION_STREAM, max(step.randoms for step in self.expansion))
-        for step, *ends in zip(self.expansion, ends, ends[1:]):
-            rows = slice(*ends)
+        for step, start, end in zip(self.expansion, ends, ends[1:]):
+            rows = slice(start, end)
             u = randoms[rows, :step.randoms]
             if hasattr(step, "pixels"):
                 x[rows] = step.pixels(x[rows], u, u.new_ones(len(u), dtype=torch.bool), mean)

@@ -71,7 +71,14 @@ def per_class_accuracy(prediction: Prediction) -> np.ndarray:
         return matrix.diagonal() / matrix.sum(1)
 
 
-def top_losses(prediction: Prediction, count: int = 25) -> np.ndarray:
-    """Indices of the ``count`` misclassified images with the largest loss, in decreasing order."""
+def top_losses(prediction: Prediction, count: int = 25, one_per_pair: bool = False) -> np.ndarray:
+    """Indices of the ``count`` misclassified images with the largest loss, in decreasing order.
+
+    With ``one_per_pair`` of each pair of true and predicted class the first alone.
+    """
     wrong = np.flatnonzero(prediction.predicted != prediction.labels)
-    return wrong[np.argsort(-prediction.losses[wrong], kind="stable")[:count]]
+    wrong = wrong[np.argsort(-prediction.losses[wrong], kind="stable")]
+    if one_per_pair:
+        pairs = prediction.labels[wrong] * prediction.logits.shape[1] + prediction.predicted[wrong]
+        wrong = wrong[np.sort(np.unique(pairs, return_index=True)[1])]
+    return wrong[:count]

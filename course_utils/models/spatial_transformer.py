@@ -83,6 +83,12 @@ def apply_spatial_transformer(model: nn.Module, x: Tensor) -> Tensor:
         return model.transform(x.to(next(model.parameters()).device)).to(x.device)
 
 
+def sampled_corners(theta: np.ndarray) -> np.ndarray:
+    """(N, 4, 2): x and y of the corners of the frame that maps ``theta`` (N, 2, 3) read; 0 to 1 over the input."""
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]])  # of the output, in homogeneous coordinates
+    return (corners @ theta.transpose(0, 2, 1) + 1) / 2
+
+
 def decompose_affine(theta: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """What affine maps (N, 2, 3) do to images of ``size`` x ``size`` pixels, each float (N,).
 

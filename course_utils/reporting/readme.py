@@ -8,7 +8,7 @@ from pathlib import Path
 from course_utils import plots
 from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
-from course_utils.reporting import overview, tables
+from course_utils.reporting import overview, tables, weights
 from course_utils.reporting.executed import check_fresh_run, strip_paths
 from course_utils.reporting.record import Record, changed_settings, is_published_data, read_record, variant_of
 from course_utils.reporting.run_folder import run_name
@@ -16,7 +16,8 @@ from course_utils.utils import REPO, atomic_write, file_sha256
 from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
-BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table, "versions": tables.versions_table}
+BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table, "versions": tables.versions_table,
+          "weights": weights.weights_table}
 FIGURES = ("curves", "straightened", "transforms", "lr_finder", "range_test", "fixres", "resolution", "confusion",
            "mistakes", "grad_cam")  # of a run, in a README; range_test: the first edition's name
 COLAB = "https://colab.research.google.com/"
@@ -42,11 +43,12 @@ def publish(folder: Path) -> str:
     shown = _shown_runs(assignment)
     if name in shown:
         atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
+        weights.export_weights(folder, record, name)
         for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
             if figure.exists() and not figure.is_symlink():
                 shutil.copyfile(figure, images / f"{name}-{figure.name}")
         kept = {file: digest for file, digest in _read_checksums(assignment).items()
-                if any(file.startswith((f"{run}.ipynb", f"{run}-")) for run in shown)}
+                if any(file.startswith((f"{run}.ipynb", f"{run}-")) for run in shown) or file.endswith(".safetensors")}
         sums = kept | {path.name: file_sha256(path) for path in _evidence(assignment, name)}
         lines = [f"{digest}  {file}\n" for file, digest in sorted(sums.items())]
         atomic_write(home / "runs" / "SHA256SUMS", "".join(lines))
@@ -72,8 +74,10 @@ def _shown_runs(assignment: str) -> list[str]:
 
 def _evidence(assignment: str, run: str) -> list[Path]:
     """The published files of a run besides its record: executed notebook and figures."""
-    figures = [REPO / "images" / assignment / f"{run}-{kind}.png" for kind in FIGURES]
-    return [ASSIGNMENTS / assignment / "runs" / f"{run}.ipynb", *(path for path in figures if path.exists())]
+    files = [REPO / "images" / assignment / f"{run}-{kind}.png" for kind in FIGURES]
+    files += [path for path in (ASSIGNMENTS / assignment / "weights").glob("*.safetensors")
+              if weights.read_card(path).get("run") == run]
+    return [ASSIGNMENTS / assignment / "runs" / f"{run}.ipynb", *(path for path in files if path.exists())]
 
 
 def _read_checksums(assignment: str) -> dict[str, str]:

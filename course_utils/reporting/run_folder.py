@@ -2,7 +2,7 @@
 import tempfile
 from pathlib import Path
 
-from course_utils.config import Experiment, display_name
+from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError
 from course_utils.reporting.lock import lock_folder
@@ -13,8 +13,8 @@ from course_utils.variants import load_experiment
 
 def run_name(exp: Experiment) -> str:
     """Name of a run's folder and files: variant, custom network, epochs, split where there is a choice, seed."""
-    network = display_name(exp.model)
-    custom = exp.model_file and network != display_name(load_experiment(exp.assignment, exp.variant).model)
+    network = Path(exp.model).name
+    custom = exp.model_file and network != Path(load_experiment(exp.assignment, exp.variant).model).name
     network = f"-{network.replace('.py:', '-')}" if custom else ""
     split = f"-{exp.split}" if DATASETS[exp.dataset].has_tracks else ""
     kind = "-synthetic" if exp.data == "synthetic" else f"-{exp.profile}" * (exp.profile != "full")

@@ -18,7 +18,7 @@ from course_utils.errors import CourseError, unknown_name_error
 from course_utils.models import build_model
 from course_utils.models.spatial_transformer import apply_spatial_transformer
 from course_utils.reporting.record import Record, published_records
-from course_utils.reporting.tables import summary_markdown
+from course_utils.reporting.tables import markdown_table, summary_markdown
 from course_utils.training import Training, checkpoint
 from course_utils.utils import REPO
 from course_utils.variants import load_experiment
@@ -125,8 +125,6 @@ def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) 
 
 def weights_table(assignment: str) -> str:
     """Markdown: the published weights of an assignment."""
-    from course_utils.reporting.tables import markdown_table
-
     rows = [["weights", "size", "run", "test accuracy"]]
     records = published_records(assignment)
     for path in sorted((ASSIGNMENTS / assignment / "weights").glob("*.safetensors")):

@@ -15,7 +15,7 @@ from course_utils.models import build_model
 from course_utils.reporting.run_folder import run_name
 from course_utils.training.lr_finder import find_lr
 from course_utils.training.trainer import fit
-from course_utils.variants import load_experiment
+from course_utils.variants import experiment_table, load_experiment
 
 GOOD = """
     import torch
@@ -79,7 +79,7 @@ def test_errors_in_an_imported_module_name_its_own_line(here, monkeypatch):
 def test_records_contain_no_folder(here):
     write(here)
     exp = load_experiment("cifar10_dilated_depthwise", model=f"{here}/my_net.py:Net")
-    assert exp.as_dict()["model"] == "my_net.py:Net" and str(here) not in exp.table()
+    assert exp.as_dict()["model"] == "my_net.py:Net" and str(here) not in experiment_table(exp)
     assert load_experiment("cifar10_dilated_depthwise", model="my_net.py:Net").model_file == exp.model_file
 
 
