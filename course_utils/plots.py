@@ -38,7 +38,7 @@ def save_figure(figure: Figure, path: Path) -> Image:
     pixels = io.BytesIO()
     figure.savefig(pixels, dpi=DPI, metadata={"Software": None})
     quantize(pixels).save(path, "PNG")
-    return Image(filename=str(path), alt=figure.get_suptitle() or figure.axes[0].get_title())
+    return Image(filename=str(path), alt=figure.get_suptitle())
 
 
 def quantize(png: IO[bytes]) -> PIL.Image.Image:
@@ -58,7 +58,8 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
     layers, columns, lines = [images, *below], max(1, columns), 1 + max(text.count("\n") for text in (*titles, ""))
     rows, block = max(1, -(-len(images) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
     across = 1.08 * columns - 0.08
-    figure, [[axis]] = new_figure(1.25 * columns, 1.25 * columns / across * block * rows + 0.4)
+    width = min(1.25 * columns, 14.5)  # inches
+    figure, [[axis]] = new_figure(width, width / across * block * rows + 0.4)
     for k, text in enumerate(titles[:len(images)]):
         left, top = 1.08 * (k % columns), block * (k // columns)
         axis.text(left + 0.5, top - 0.03, text, ha="center", va="bottom", fontsize=8)
@@ -74,7 +75,7 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
             axis.text(-0.05, top + 1.05 * number + 0.5, name, ha="right", va="center", rotation=90, fontsize=8)
     axis.set(xlim=(-0.2 * bool(names), across), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
     axis.axis("off")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -100,11 +101,12 @@ def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: flo
     lowest = int(np.argmin(losses))
     end = next((k for k in range(lowest, len(losses)) if losses[k] > 4 * losses[lowest]), len(losses))
     figure, [[axis]] = new_figure(6.5, 3.4)
+    figure.suptitle(title, fontsize=10)
     axis.plot(lrs[:end], losses[:end], color=BLUE)
     axis.axhline(np.log(classes), color="gray", linestyle=":", label=f"guessing: ln {classes} = {np.log(classes):.2f}")
     if suggestion:
         axis.axvline(suggestion, color=ORANGE, linestyle="--", label=f"suggested peak: {suggestion:.1e}")
-    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)", title=title)
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed (nats)")
     axis.legend(fontsize=8)
     style_axes(axis)
     return figure
@@ -114,12 +116,13 @@ def schedule(rates: Sequence[float], steps_per_epoch: int, title: str,
              momentum: Sequence[float] | None = None) -> Figure:
     """The learning rate of every step, over epochs, and on a second axis the momentum."""
     figure, [[axis]] = new_figure(6.5, 2.8)
+    figure.suptitle(title, fontsize=10)
     epochs, peak = np.arange(len(rates)) / steps_per_epoch, int(np.argmax(rates))
     axis.plot(epochs, rates, color=BLUE)
     if peak:
         axis.annotate(f"peak {rates[peak]:.2g} at epoch {epochs[peak]:.1f}", (epochs[peak], rates[peak]), xytext=(6, 5),
                       textcoords="offset points", fontsize=8)
-    axis.set(xlabel="epoch", ylabel="learning rate", title=title, ylim=(0, 1.2 * rates[peak]))
+    axis.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.2 * rates[peak]))
     style_axes(axis)
     if momentum is not None:
         other = axis.twinx()
@@ -162,7 +165,7 @@ def _over_epochs(lines: Sequence[tuple[str, History, str, Mapping[str, str]]], t
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
         style_axes(axis)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -170,9 +173,10 @@ def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str, worst: i
     """Accuracy of each class (0 to 1), the best first; with ``worst`` so many of the worst alone."""
     order = np.argsort(accuracy)[:worst]
     figure, [[axis]] = new_figure(6.5, 0.28 * len(order) + 1)
+    figure.suptitle(title, fontsize=10)
     bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-    axis.set(xlabel="accuracy (%)", xlim=(0, 108), title=title)
+    axis.set(xlabel="accuracy (%)", xlim=(0, 108))
     axis.margins(y=0.01)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
@@ -184,10 +188,11 @@ def top_confusions(matrix: np.ndarray, classes: Sequence[str], title: str, count
     pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")[:count]]
     pairs = [pair for pair in pairs if wrong[pair]][::-1]
     figure, [[axis]] = new_figure(9, 0.28 * max(1, len(pairs)) + 1)
+    figure.suptitle(title, fontsize=10)
     bars = axis.barh([f"{classes[true]} → {classes[predicted]}" for true, predicted in pairs],
                      [wrong[pair] for pair in pairs], color=BLUE)
     axis.bar_label(bars, [f"{wrong[pair]} of {matrix[pair[0]].sum()}" for pair in pairs], padding=3, fontsize=8)
-    axis.set(xlabel="images: true class → predicted class", title=title)
+    axis.set(xlabel="images: true class → predicted class")
     axis.margins(x=0.15, y=0.01)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
@@ -202,6 +207,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
         return top_confusions(matrix, classes, title)
     side = 0.5 * len(classes) + 2
     figure, [[axis]] = new_figure(side, side)
+    figure.suptitle(title, fontsize=10)
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.ndindex(matrix.shape):
@@ -210,5 +216,5 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
                       color="white" if share[row, column] > 50 else "black")
     axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=9)
     axis.set_yticks(range(len(classes)), classes, fontsize=9)
-    axis.set(xlabel="predicted class", ylabel="true class (100 % per row)", title=title)
+    axis.set(xlabel="predicted class", ylabel="true class (100 % per row)")
     return figure

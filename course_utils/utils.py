@@ -42,8 +42,10 @@ def file_sha256(path: Path) -> str:
 
 
 def source_markdown(*objects: Any) -> str:
-    """The source of functions and classes as a Markdown code block, which every viewer shows in a monospaced font."""
-    return "```python\n" + "\n\n\n".join(inspect.getsource(each).strip() for each in objects) + "\n```"
+    """The source of functions and classes as a Markdown block: without a language, as nbconvert's page shows
+    highlighted code in outputs in a proportional font.
+    """
+    return "```\n" + "\n\n\n".join(inspect.getsource(each).strip() for each in objects) + "\n```"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -46,7 +46,7 @@ def read_assignment(assignment: str) -> dict[str, Any]:
         json.dumps(table)  # records are JSON; TOML knows dates as well
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
         raise CourseError(f"{path}: {error}") from error
-    missing = [key for key in ("title", "notebook", "variant", "smoke", "mini") if not table.get(key)]
+    missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:
         raise CourseError(f"{path} has no {', '.join(missing)}.")
     for key, value in table.items():
@@ -81,6 +81,7 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
     except TypeError as error:
         raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
     if profile in ("smoke", "mini"):
+        check_names(f"profile of {assignment}", [profile], table)
         exp = exp.replace(**build_transforms(table[profile]))
     overrides = {name: value for name, value in build_transforms(overrides).items() if value is not None}
     if "model" in overrides:
