@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import matplotlib
 import numpy as np
 import PIL.Image
 from IPython.display import Image
@@ -39,6 +40,19 @@ def save_figure(figure: Figure, path: Path) -> Image:
     figure.savefig(pixels, dpi=DPI, metadata={"Software": None})
     quantize(pixels).save(path, "PNG")
     return Image(filename=str(path), alt=figure.get_suptitle())
+
+
+def save_part(source: Path, part: Sequence[float], path: Path) -> None:
+    """Write a part of the PNG ``source``, (left, top, right, bottom) from 0 to 1, to ``path``."""
+    picture = PIL.Image.open(source)
+    picture.crop([round(share * side) for share, side in zip(part, picture.size * 2)]).save(path, "PNG")
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as SVG with its text as text, the same bytes each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "course"}):
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
 def quantize(png: IO[bytes]) -> PIL.Image.Image:

@@ -13,8 +13,8 @@ from typing import Any
 from course_utils.config import ASSIGNMENTS, SETTINGS, TRANSFORM_LISTS, Experiment, Transform, is_custom, locate_model
 from course_utils.errors import CourseError, check_names, unknown_name_error
 
-KEYS = {"title": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list, "variant": dict,
-        "smoke": dict, "mini": dict}  # of a variants.toml
+KEYS = {"title": str, "learn": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list,
+        "variant": dict, "smoke": dict, "mini": dict}  # of a variants.toml
 PARAMETERS = {"VARIANT", "PROFILE", "SETTINGS", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "EPOCHS", "BATCH_SIZE", "LR",
               "SPLIT", "ENGINE", "NUM_WORKERS", "PRECISION"}  # of the notebooks
 GROUPS = {"assignment": "Run", "epochs": "Length", "profile": "Data", "augmentation": "Augmentation",
@@ -59,7 +59,7 @@ def read_assignment(assignment: str) -> dict[str, Any]:
             raise CourseError(f"{path}: variant {name!r}: a name has letters, digits, '.', '-' and '_', as files have.")
         if not isinstance(settings, dict) or not isinstance(settings.get("extends", ""), str):
             raise CourseError(f"{path}: variant {name} must be a table, and `extends` the name of a variant.")
-    return {"rules": {}, "compare": [], "published": {}, "variants": table["variant"]} | table
+    return {"learn": "", "rules": {}, "compare": [], "published": {}, "variants": table["variant"]} | table
 
 
 def load_experiment(assignment: str, variant: str | None = None, profile: str = "full", **overrides: Any) -> Experiment:

@@ -17,8 +17,8 @@ LOWER = {  # what each package may import, besides itself
     "analysis": {"models", "config", "variants", "plots", "utils", "errors"},
     "evaluation": {"analysis", "models", "data", "config", "errors"},
     "training": {"evaluation", "models", "data", "config", "utils", "errors"},
-    "reporting": {"training", "evaluation", "data", "augment", "models", "config", "variants", "plots", "utils",
-                  "errors"},
+    "reporting": {"training", "evaluation", "analysis", "data", "augment", "models", "config", "variants", "plots",
+                  "utils", "errors"},
     "runner": {"reporting", "training", "config", "variants", "utils", "errors"},
     "__main__": {"runner", "reporting", "analysis", "data", "models", "config", "variants", "plots", "utils", "errors"},
 }

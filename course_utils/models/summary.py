@@ -22,11 +22,13 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def summary(model: nn.Module, input_size: Shape) -> str:
-    """torchinfo's table of every layer; ``input_size`` is (N, C, H, W). Mode and device of the model are unchanged."""
+def summary(model: nn.Module, input_size: Shape, depth: int = 2) -> str:
+    """torchinfo's table of every layer, nested up to ``depth``; ``input_size`` is (N, C, H, W). Mode and device of the
+    model are unchanged.
+    """
     columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
     table = torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, col_names=columns,
-                              col_width=16, depth=2)
+                              col_width=16, depth=depth)
     return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
 
 

@@ -1,6 +1,7 @@
 """All systems at a glance: accuracy of the original and of our best run, against the image passes that each took."""
 import re
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,15 @@ from course_utils import plots
 from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
 from course_utils.reporting.record import is_full_length, variant_of
-from course_utils.reporting.tables import NamedRuns, group_runs, markdown_table, mean_text, run_label, training_time
+from course_utils.reporting.tables import (
+    NamedRuns,
+    devices_text,
+    group_runs,
+    markdown_table,
+    mean_text,
+    run_label,
+    training_time,
+)
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 LEAN = "-lean"  # ends the name of a variant that trains a published network by a recipe of ours
@@ -44,9 +53,9 @@ def systems(assignment: str) -> list[System]:
     published, best = read_assignment(assignment)["published"], {}
     for runs in group_runs(assignment):
         record = runs[0][1]
-        if not is_full_length(record):
-            continue
         name = record["experiment"]["variant"].removesuffix(LEAN)
+        if name not in published or not is_full_length(record):
+            continue
         source = str(published.get(name, ""))
         found, validation = re.match(r"(target )?([\d.]+) %(?! in)", source), "validation" in source
         original = float(found[2]) if found else None
@@ -58,13 +67,24 @@ def systems(assignment: str) -> list[System]:
     return list(best.values())
 
 
+def assignments_table(notebook_links: Mapping[str, str]) -> str:
+    """Markdown: a row per assignment: what one learns, and its best results; ``notebook_links`` by assignment."""
+    rows = [["", "assignment", "you will learn", "original → here", "open"]]
+    for number, name in enumerate(list_assignments(), 1):
+        about = read_assignment(name)
+        results = [f"{system.name}: {system.original_text} → **{mean_text(system.accuracies)} %**"
+                   for system in systems(name) if system.original]
+        page = f"assignments/{name}/README.md"
+        rows.append([f"{number}", f"[{about['title']}]({page})", about["learn"], "<br>".join(results) or "–",
+                     f"[results]({page}) · {notebook_links[name]}"])
+    return markdown_table(rows)
+
+
 def overview_table() -> str:
     """Markdown: one row per system."""
     rows = [["system", "original", "ours", "recipe", "image passes: original, ours", "parameters", "time"]]
     for system in (system for assignment in list_assignments() for system in systems(assignment)):
         record, seeds = system.runs[0][1], len(system.runs)
-        devices = dict.fromkeys(part.get("device", "cpu") for _, run in system.runs for part in run["sessions"])
-        machine = " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
         variant = record["experiment"]["variant"]
         recipe = "lean" if variant.endswith(LEAN) else "ours" if variant == "best" else "published"
         original, ours = (f"{passes:.2g} M" for passes in system.passes)
@@ -73,7 +93,7 @@ def overview_table() -> str:
                      system.original_text,
                      f"**{mean_text(system.accuracies, spread=True)} %**, {seeds} seed{'s' * (seeds > 1)}", recipe,
                      f"{'–' if recipe == 'ours' else original}, {ours}", f"{record['parameters']:,}",
-                     f"{training_time(system.runs)}, {machine}"])
+                     f"{training_time(system.runs)}, {devices_text(system.runs)}"])
     return markdown_table(rows)
 
 

@@ -10,6 +10,7 @@ from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
 from course_utils.reporting import overview, tables, weights
 from course_utils.reporting.executed import check_fresh_run, strip_paths
+from course_utils.reporting.networks import networks_page
 from course_utils.reporting.record import Record, changed_settings, is_published_data, read_record, variant_of
 from course_utils.reporting.run_folder import run_name
 from course_utils.utils import REPO, atomic_write, file_sha256
@@ -17,9 +18,14 @@ from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
 BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table, "versions": tables.versions_table,
-          "weights": weights.weights_table}
-FIGURES = ("curves", "straightened", "transforms", "lr_finder", "range_test", "fixres", "resolution", "confusion",
-           "mistakes", "grad_cam")  # of a run, in a README; range_test: the first edition's name
+          "weights": weights.weights_table, "shortened": tables.shortened_table, "mirrors": tables.mirror_table}
+FIGURES = ("curves", "straightened", "transforms", "dilation", "receptive_field", "lr_finder", "range_test", "fixres",
+           "resolution", "confusion", "mistakes", "grad_cam")  # of a run; range_test: the first edition's name
+STRIP = (  # pictures at the head of the README: a published figure, and the part of it (left, top, right, bottom)
+    ("gtsrb_stn/lenet_stn-lean-8epochs-random-seed0-straightened", (0, 0.07, 0.4, 1)),
+    ("cifar10_dilated_depthwise/net-lean-30epochs-seed0-dilation", (0.59, 0.08, 1, 1)),
+    ("cifar10_custom_resnet/published-24epochs-seed0-lr_finder", (0, 0, 1, 1)),
+    ("stl10_versions/2.2-lenet-2epochs-seed0-fixres", (0, 0, 1, 1)))
 COLAB = "https://colab.research.google.com/"
 
 
@@ -125,7 +131,15 @@ def update_readmes(check: bool = False) -> list[Path]:
                 title = f"{read_assignment(name)['title']}: {' and '.join(runs)}"
                 plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
         plots.save_figure(overview.overview_figure(), REPO / "images" / "overview.png")
+        for number, (name, part) in enumerate(STRIP, 1):
+            plots.save_part(REPO / "images" / f"{name}.png", part, REPO / "images" / f"strip-{number}.png")
     changed = []
+    for name in list_assignments():
+        path, page = ASSIGNMENTS / name / "networks.md", networks_page(name, draw=not check)
+        if not path.is_file() or path.read_text(encoding="utf-8") != page:
+            changed.append(path)
+            if not check:
+                atomic_write(path, page)
     for path, blocks in _expected_blocks().items():
         before = after = path.read_text(encoding="utf-8")
         for name, content in blocks.items():
@@ -138,9 +152,9 @@ def update_readmes(check: bool = False) -> list[Path]:
 
 
 def _expected_blocks() -> dict[Path, dict[str, str]]:
-    links = "\n\n".join(f"{number}. {_link(name)}" for number, name in enumerate(list_assignments(), 1))
-    picture = "![Accuracy over image passes while training, original and ours](images/overview.png)"
-    expected = {REPO / "README.md": {"results": f"{links}\n\n{picture}\n\n{overview.overview_table()}"}}
+    links = {name: _link(name) for name in list_assignments()}
+    expected = {REPO / "README.md": {"assignments": overview.assignments_table(links),
+                                     "results": overview.overview_table()}}
     for name in list_assignments():
         path = ASSIGNMENTS / name / "README.md"
         text, table = path.read_text(encoding="utf-8"), tables.results_table(name)
@@ -150,21 +164,26 @@ def _expected_blocks() -> dict[Path, dict[str, str]]:
 
 
 def _link(assignment: str) -> str:
-    """The assignment's page, and its notebook in Colab."""
+    """The assignment's notebook, here and in Colab."""
     about = read_assignment(assignment)
     notebook = f"notebooks/{about['notebook']}.ipynb"
     found = re.search(rf"{re.escape(COLAB)}github/([\w.-]+/[\w.-]+)/blob", (REPO / "README.md").read_text("utf-8"))
     repository = found[1] if found else "OWNER/NAME"  # on GitHub, as the README has it now
-    return (f"**[{about['title']}](assignments/{assignment}/README.md)**, [notebook]({notebook}) [![Open in Colab]"
-            f"({COLAB}assets/colab-badge.svg)]({COLAB}github/{repository}/blob/main/{notebook})")
+    return f"[notebook]({notebook}) · [Colab]({COLAB}github/{repository}/blob/main/{notebook})"
 
 
 def _figures(assignment: str) -> str:
-    """The figures of the first run of every row in the table of results."""
-    folder = f"../../images/{assignment}"
-    lines = [f"![comparison]({folder}/comparison.png)"] if tables.compared_histories(assignment) else []
-    lines += [f"![{kind.replace('_', ' ')}, {name}]({folder}/{name}-{kind}.png)" for name in _shown_runs(assignment)
-              for kind in FIGURES if (REPO / "images" / assignment / f"{name}-{kind}.png").exists()]
+    """The figures of the first run of every row in the table of results, folded, a block for each run."""
+    folder, lines = f"../../images/{assignment}", []
+    if tables.compared_histories(assignment):
+        lines.append(f"![comparison]({folder}/comparison.png)")
+    for runs in tables.group_runs(assignment):
+        name = runs[0][0]
+        accuracy = tables.mean_text([100 * run["final"]["accuracy"] for _, run in runs[:1]])
+        lines.append(f"<details><summary>{name}: {accuracy} % of the test images</summary>")
+        lines += [f"![{kind.replace('_', ' ')}, {name}]({folder}/{name}-{kind}.png)" for kind in FIGURES
+                  if (REPO / "images" / assignment / f"{name}-{kind}.png").exists()]
+        lines.append("</details>")
     return "\n\n".join(lines) or "_No run yet._"
 
 

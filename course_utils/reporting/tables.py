@@ -25,36 +25,67 @@ def group_runs(assignment: str) -> list[NamedRuns]:
     return [groups[key] for key in sorted(groups)]
 
 
-def results_table(assignment: str, links: bool = True) -> str:
-    """Markdown: a row per variant, split and number of epochs, over its seeds; ``links`` from the repository's root."""
-    original = read_assignment(assignment)["published"]
+def results_table(assignment: str, links: bool = True, full_length: bool = True) -> str:
+    """Markdown: a row per variant and split, over its seeds; ``links`` from the repository's root.
+
+    Runs that are shorter than their variant asks, ``full_length=False``, are a table of their own: they say nothing
+    about it.
+    """
+    original, bold = read_assignment(assignment)["published"], "**" * full_length
     rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]
-    for runs in group_runs(assignment):
+    for runs in (runs for runs in group_runs(assignment) if is_full_length(runs[0][1]) == full_length):
         run = runs[0][1]
         accuracy = mean_text([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
-        where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
-                              for _, run in runs for part in run["sessions"])  # each once, in order
         records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
                             for name, run in runs)
-        link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record of seed {records}"
+        link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record {records}"
         rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
-                     f"**{accuracy} %** ({len(runs)} seed{'s' * (len(runs) > 1)})", _accuracy_and_loss(runs, "val"),
-                     _length(runs), f"{training_time(runs)}, {'<br>'.join(where)}", *([link] if links else [])])
+                     f"{bold}{accuracy} %{bold} ({len(runs)} seed{'s' * (len(runs) > 1)})",
+                     _accuracy_and_loss(runs, "val").partition(",")[0], _length(runs),
+                     f"{training_time(runs)}, {devices_text(runs)}", *([link] if links else [])])
     return markdown_table(rows)
 
 
+def shortened_table(assignment: str) -> str:
+    """``results_table`` of the shortened runs."""
+    return results_table(assignment, full_length=False)
+
+
 def provenance_table(assignment: str) -> str:
-    """Markdown: for each row of ``results_table`` the network's size, the losses, the data and the commits."""
-    rows = [["variant", "parameters", "training, augmented", "test loss", "data", "commit"]]
+    """Markdown: for each group of runs the network's size, losses, machine and precision, data and commits."""
+    rows = [["variant", "parameters", "training, augmented", "test loss", "machine", "data", "commit"]]
     for runs in group_runs(assignment):
         run = runs[0][1]
         data = dict.fromkeys(f"{_raw(run['data']['title'])} `{run['data']['sha256']['test_images'][:7]}`"
                              for _, run in runs)
         commits = dict.fromkeys(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
                                 for part in run["sessions"] if (commit := part.get("commit")))
+        where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
+                              for _, run in runs for part in run["sessions"])  # each once, in order
         loss = mean_text([run["final"]["loss"] for _, run in runs], ".3f")
         rows.append([f"{run_label(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
-                     _accuracy_and_loss(runs, "train"), loss, "<br>".join(data), "<br>".join(commits) or "–"])
+                     _accuracy_and_loss(runs, "train"), loss, "<br>".join(where), "<br>".join(data),
+                     "<br>".join(commits) or "–"])
+    return markdown_table(rows)
+
+
+def mirror_table(assignment: str) -> str:
+    """Markdown: accuracy of the classes that are mirror images of others, without and with label-changing flips."""
+    groups = {runs[0][1]["experiment"]["variant"]: [run for _, run in runs] for runs in group_runs(assignment)}
+    without, flips = groups.get("lenet-lean"), groups.get("lenet-flips")
+    if not without or not flips:
+        return "_No run yet._"
+    names = without[0]["final"]["per_class"]
+    mirrored = [name for name in names if re.search("left|right( ahead)?$", name) and "narrows" not in name]
+    parts = {**{name: [name] for name in mirrored}, "mean of these": mirrored,
+             "mean of the other classes": [name for name in names if name not in mirrored]}
+    seeds = " and ".join(dict.fromkeys(f"{len(runs)}" for runs in (without, flips)))
+    rows = [["class", f"without flips ({seeds} seeds)", f"with flips ({seeds} seeds)", "difference"]]
+    for label, classes in parts.items():
+        means = [[100 * statistics.fmean(run["final"]["per_class"][name] for name in classes) for run in runs]
+                 for runs in (without, flips)]
+        gap = statistics.fmean(means[1]) - statistics.fmean(means[0])
+        rows.append([label, *(f"{mean_text(values, '.1f', spread=True)} %" for values in means), f"{gap:+.1f} points"])
     return markdown_table(rows)
 
 
@@ -85,10 +116,10 @@ def versions_table(assignment: str) -> str:
 
 
 def compared_histories(assignment: str) -> dict[str, Sequence[dict[str, float]]]:
-    """Histories, by variant, of the longest runs that ``compare`` in variants.toml names; empty unless all have run."""
-    longest = {runs[0][1]["experiment"]["variant"]: runs[0][1] for runs in group_runs(assignment)}
+    """Histories, by variant, of the full runs that ``compare`` in variants.toml names; empty unless all have run."""
+    full = {run["experiment"]["variant"]: run for (_, run), *_ in group_runs(assignment) if is_full_length(run)}
     wanted = read_assignment(assignment)["compare"]
-    return {name: longest[name]["history"] for name in wanted} if longest.keys() >= set(wanted) else {}
+    return {name: full[name]["history"] for name in wanted} if full.keys() >= set(wanted) else {}
 
 
 def recorded_accuracy(exp: Experiment) -> float | None:
@@ -157,6 +188,12 @@ def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:
         return "–"
     accuracy = mean_text([100 * row[f"{split}_accuracy"] for row in rows])
     return f"{accuracy} %, {mean_text([row[f'{split}_loss'] for row in rows], '.3f')}"
+
+
+def devices_text(runs: NamedRuns) -> str:
+    """"CPU", "GPU", or both."""
+    devices = dict.fromkeys(part.get("device", "cpu") for _, run in runs for part in run["sessions"])
+    return " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
 
 
 def training_time(runs: NamedRuns) -> str:
