@@ -132,7 +132,8 @@ def update_readmes(check: bool = False) -> list[Path]:
                 plots.save_figure(plots.comparison(runs, title), REPO / "images" / name / "comparison.png")
         plots.save_figure(overview.overview_figure(), REPO / "images" / "overview.png")
         for number, (name, part) in enumerate(STRIP, 1):
-            plots.save_part(REPO / "images" / f"{name}.png", part, REPO / "images" / f"strip-{number}.png")
+            if (source := REPO / "images" / f"{name}.png").is_file():
+                plots.save_part(source, part, REPO / "images" / f"strip-{number}.png")
     changed = []
     for name in list_assignments():
         path, page = ASSIGNMENTS / name / "networks.md", networks_page(name, draw=not check)
