@@ -18,7 +18,7 @@ from course_utils.variants import list_assignments, read_assignment
 
 MARKERS = "<!-- {name}: written by python -m course_utils report -->", "<!-- end of {name} -->"
 BLOCKS = {"provenance": tables.provenance_table, "splits": tables.split_table, "versions": tables.versions_table,
-          "weights": weights.weights_table, "shortened": tables.shortened_table, "mirrors": tables.mirror_table}
+          "weights": weights.weights_table, "mirrors": tables.mirror_table}
 FIGURES = ("curves", "straightened", "transforms", "dilation", "receptive_field", "lr_finder", "range_test", "fixres",
            "resolution", "confusion", "mistakes", "grad_cam")  # of a run; range_test: the first edition's name
 STRIP = (  # pictures at the head of the README: a published figure, and the part of it (left, top, right, bottom)
@@ -159,6 +159,8 @@ def _expected_blocks() -> dict[Path, dict[str, str]]:
     for name in list_assignments():
         path = ASSIGNMENTS / name / "README.md"
         text, table = path.read_text(encoding="utf-8"), tables.results_table(name)
+        if (short := tables.results_table(name, full_length=False)) != tables.NO_RUN:
+            table += f"\n\n<details><summary>Shortened runs, not comparable</summary>\n\n{short}\n\n</details>"
         expected[path] = {"results": table.replace(f"(assignments/{name}/", "("), "figures": _figures(name)}
         expected[path] |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
     return expected
@@ -185,7 +187,7 @@ def _figures(assignment: str) -> str:
         lines += [f"![{kind.replace('_', ' ')}, {name}]({folder}/{name}-{kind}.png)" for kind in FIGURES
                   if (REPO / "images" / assignment / f"{name}-{kind}.png").exists()]
         lines.append("</details>")
-    return "\n\n".join(lines) or "_No run yet._"
+    return "\n\n".join(lines) or tables.NO_RUN
 
 
 def _replace_block(text: str, name: str, content: str, path: Path) -> str:

@@ -11,6 +11,7 @@ from course_utils.training.device import short_name
 from course_utils.variants import load_experiment, read_assignment
 
 NamedRuns = Sequence[tuple[str, Record]]  # runs that differ in the seed alone
+NO_RUN = "_No run yet._"
 COMPARED = tuple(f.name for f in dataclasses.fields(Experiment)
                  if f.name not in ("variant", "about", "stages", "model_file"))
 
@@ -46,11 +47,6 @@ def results_table(assignment: str, links: bool = True, full_length: bool = True)
     return markdown_table(rows)
 
 
-def shortened_table(assignment: str) -> str:
-    """``results_table`` of the shortened runs."""
-    return results_table(assignment, full_length=False)
-
-
 def provenance_table(assignment: str) -> str:
     """Markdown: for each group of runs the network's size, losses, machine and precision, data and commits."""
     rows = [["variant", "parameters", "training, augmented", "test loss", "machine", "data", "commit"]]
@@ -74,7 +70,7 @@ def mirror_table(assignment: str) -> str:
     groups = {runs[0][1]["experiment"]["variant"]: [run for _, run in runs] for runs in group_runs(assignment)}
     without, flips = groups.get("lenet-lean"), groups.get("lenet-flips")
     if not without or not flips:
-        return "_No run yet._"
+        return NO_RUN
     names = without[0]["final"]["per_class"]
     mirrored = [name for name in names if re.search("left|right( ahead)?$", name) and "narrows" not in name]
     parts = {**{name: [name] for name in mirrored}, "mean of these": mirrored,
@@ -151,7 +147,7 @@ def summary_markdown(record: Record) -> str:
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """The first row is the head."""
     head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|" + " --- |" * len(rows[0]), *lines]) if lines else "_No run yet._"
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *lines]) if lines else NO_RUN
 
 
 def _raw(text: object) -> str:

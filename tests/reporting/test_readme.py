@@ -8,7 +8,7 @@ from helpers import finished_record
 from course_utils import variants
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.reporting import readme, record, results_table, summary_markdown, write_record
+from course_utils.reporting import networks, readme, record, results_table, summary_markdown, write_record
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, read_assignment
 
@@ -24,7 +24,8 @@ def repository(tmp_path, monkeypatch):
         (tmp_path / path).write_text((REPO / path).read_text())
     for module in (record, readme, variants):
         monkeypatch.setattr(module, "ASSIGNMENTS", tmp_path / "assignments")
-    monkeypatch.setattr(readme, "REPO", tmp_path)
+    for module in (readme, networks):
+        monkeypatch.setattr(module, "REPO", tmp_path)
     return tmp_path
 
 
@@ -54,7 +55,10 @@ def test_published_runs_appear_in_the_readmes(repository):
     assert repository / "assignments" / NAME / "README.md" in readme.update_readmes()
     assert "seed" not in (repository / "README.md").read_text().partition("<!-- results")[2].partition("<!-- end")[0]
     own = (repository / "assignments" / NAME / "README.md").read_text()
-    assert "**72.00 ± 2.83 %** (2 seeds)" in own and "3 of 24, schedule scaled" in own
+    assert "| 72.00 ± 2.83 % (2 seeds)" in own.partition("<summary>Shortened runs")[2] and "3 of 24, schedule" in own
+    page = (repository / "assignments" / NAME / "networks.md").read_text()
+    assert "Total params: 6,573,130" in page and f"images/{NAME}/network-custom_resnet.svg" in page
+    assert (repository / "images" / NAME / "network-custom_resnet.svg").is_file()
     assert "[1](results/published-3epochs-seed1.json)" in own and "(runs/published-3epochs-seed0.ipynb)" in own
     assert f"../../images/{NAME}/published-3epochs-seed0-curves.png" in own
     readme.publish(make_run(repository / "full", epochs=24))

@@ -53,22 +53,32 @@ def cells(table):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
+def make_full_length(runs):
+    for path in (runs / NAME / "results").glob("*.json"):
+        rewrite(path, '"epochs": 3', '"epochs": 30')
+
+
 def test_results_have_one_row_per_split_with_the_mean_over_seeds(runs):
-    head, _, random, track = cells(tables.results_table(NAME))
-    assert all(len(row) == len(head) for row in (random, track))
-    assert track[0] == "lenet_stn, track split" and "98.15 %" in track[1]
-    assert track[2:4] == ["**75.00 ± 35.36 %** (2 seeds)", "90.00 %, 0.250"]
+    assert tables.results_table(NAME) == "_No run yet._"  # shortened runs are a table of their own
+    head, _, random, track = cells(tables.results_table(NAME, full_length=False))
+    assert len(head) == 7 and all(len(row) == len(head) for row in (random, track))
+    assert track[:4] == ["lenet_stn, track split", "98.15 %", "75.00 ± 35.36 % (2 seeds)", "90.00 %"]
     assert track[4].startswith("3 of 30, schedule scaled") and track[4].endswith("best epoch: 2, 2")
-    assert track[5].startswith("90 s, ") and track[5].endswith(", fp32")
-    assert random[2] == "**50.00 %** (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
-    assert cells(tables.results_table(NAME, links=False)) == [row[:-1] for row in cells(tables.results_table(NAME))]
+    assert track[5] == "90 s, CPU"
+    assert random[2] == "50.00 % (1 seed)" and "lenet_stn-3epochs-random-seed0.ipynb" in random[-1]
+    make_full_length(runs)
+    full = cells(tables.results_table(NAME))
+    assert full[3][2] == "**75.00 ± 35.36 %** (2 seeds)" and full[3][4].startswith("30 (seed 0 stopped after 3")
+    assert cells(tables.results_table(NAME, links=False)) == [row[:-1] for row in full]
+    assert tables.results_table(NAME, full_length=False) == "_No run yet._"
 
 
-def test_provenance_has_size_losses_data_and_commit(runs):
+def test_provenance_has_size_losses_machine_data_and_commit(runs):
     _, _, random, track = cells(tables.provenance_table(NAME))
     assert track[:3] == ["lenet_stn, track split, 3 epochs", "73,763", "75.00 %, 0.500"]
     loss = record.read_record(next((runs / NAME / "results").glob("*random*")))["final"]["loss"]
-    assert random[3] == f"{loss:.3f}" and random[4].startswith("GTSRB, synthetic `") and len(random) == 6
+    assert random[3] == f"{loss:.3f}" and random[4].endswith(", fp32") and random[5].startswith("GTSRB, synthetic `")
+    assert len(random) == 7
 
 
 def test_splits_compare_validation_with_test(runs):
@@ -78,9 +88,11 @@ def test_splits_compare_validation_with_test(runs):
 
 
 @pytest.mark.parametrize(("wanted", "epochs"), [(("lenet_stn",), 3), (("lenet_stn", "lenet"), None), ((), None)])
-def test_runs_are_compared_when_each_exists(runs, monkeypatch, wanted, epochs):
+def test_runs_are_compared_when_each_exists_at_full_length(runs, monkeypatch, wanted, epochs):
     about = read_assignment(NAME) | {"compare": wanted}
     monkeypatch.setattr(tables, "read_assignment", lambda _: about)
+    assert tables.compared_histories(NAME) == {}
+    make_full_length(runs)
     found = {name: len(history) for name, history in tables.compared_histories(NAME).items()}
     assert found == ({"lenet_stn": epochs} if epochs else {})
 
@@ -131,8 +143,7 @@ def test_only_full_runs_count_as_a_version(runs):
         return {row[0]: row[5:] for row in cells(tables.versions_table(NAME))}["lenet_stn"]
 
     assert results() == ["–", "–"]
-    for path in (runs / NAME / "results").glob("*track*.json"):
-        rewrite(path, '"epochs": 3', '"epochs": 30')
+    make_full_length(runs)
     assert results() == ["48.84 ± 0.00 %", "75.00 ± 35.36 %"]
 
 
@@ -143,8 +154,18 @@ def test_text_of_records_is_no_markup(runs, raw):
         made = json.loads(path.read_text())
         made["sessions"][-1]["machine"] = raw
         path.write_text(json.dumps(made | {"sha256": record.content_hash(made)}))
-    table = tables.results_table(NAME)
+    table = tables.provenance_table(NAME)
     head, _, *rows = (re.split(r"(?<!\\)\|", line) for line in table.splitlines())
     assert {len(row) for row in rows} == {len(head)} and len(rows) == 2 and "<!--" not in table.replace("\\<", "")
-    cell = rows[0][6].replace("<br>", "").partition(", ")[2].rpartition(",")[0]
+    cell = rows[0][5].replace("<br>", "").rpartition(",")[0].removeprefix(" ")
     assert re.sub(r"\\(.)", r"\1", cell) == " ".join(raw.split())
+
+
+def test_mirrored_classes_are_compared_with_and_without_flips():
+    """The published runs: of the eight classes that mirror each other, and of all others."""
+    rows = {row[0]: row[1:] for row in cells(tables.mirror_table(NAME))[2:]}
+    assert len(rows) == 10 and {"keep left", "turn right ahead", "dangerous curve to the left"} <= rows.keys()
+    for variant, column in (("lenet-lean", 0), ("lenet-flips", 1)):
+        found = [run["final"]["per_class"]["keep left"] for run in record.published_records(NAME).values()
+                 if run["experiment"]["variant"] == variant]
+        assert len(found) == 3 and rows["keep left"][column].startswith(f"{100 * np.mean(found):.1f} ± ")
