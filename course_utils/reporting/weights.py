@@ -38,7 +38,7 @@ def export_weights(folder: Path, record: Record, name: str) -> Path | None:
     if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > LARGEST:
         return None
     path = ASSIGNMENTS / exp["assignment"] / "weights" / f"{exp['variant']}.safetensors"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     card = {"assignment": exp["assignment"], "variant": exp["variant"], "run": name, "record": record["sha256"],
             "about": exp["about"], "result": summary_markdown(record).replace("**", ""), "license": LICENSE}
     save_file({key: tensor.contiguous() for key, tensor in weights.items()}, path, card)
