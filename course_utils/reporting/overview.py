@@ -105,11 +105,13 @@ def overview_figure() -> Figure:
         passes = np.array([system.passes for system in found])  # (systems, 2): original, ours
         accuracies = np.array([(system.original, statistics.fmean(system.accuracies)) for system in found])
         axis.plot(passes.T, accuracies.T, color="lightgray", zorder=1)
-        axis.scatter(passes[:, 0], accuracies[:, 0], color=plots.BLUE, marker="o", label="original")
+        label = "target" if "target" in found[0].original_text else "original"
+        axis.scatter(passes[:, 0], accuracies[:, 0], marker="o", label=label, edgecolor=plots.BLUE,
+                     facecolor="none" if label == "target" else plots.BLUE)
         axis.scatter(passes[:, 1], accuracies[:, 1], color=plots.ORANGE, marker="s", label="ours")
-        for system, place in zip(found, zip(passes[:, 1], accuracies[:, 1])):
-            axis.annotate(system.name, place, xytext=(5, 4), textcoords="offset points", fontsize=7)
-        axis.set(xscale="log", xlabel="image passes while training (millions)",
+        for number, (system, place) in enumerate(zip(found, zip(passes[:, 1], accuracies[:, 1]))):
+            axis.annotate(system.name, place, xytext=(6, 4 - 9 * (number % 2)), textcoords="offset points", fontsize=7)
+        axis.set(xscale="log", xlabel="image passes (millions)",
                  xlim=(0.6 * passes.min(), 2.5 * passes.max()))
         axis.set_title(read_assignment(assignment)["title"].replace(": ", ":\n", 1), fontsize=9)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -118,5 +120,5 @@ def overview_figure() -> Figure:
         axis.margins(y=0.15)
         plots.style_axes(axis)
         axis.legend(fontsize=8)
-    axes[0, 0].set_ylabel("accuracy (%)")
+    axes[0, 0].set_ylabel("final accuracy (%)")
     return figure

@@ -1,8 +1,9 @@
 """The folder of a run: its name, its lock, and clearing it."""
 import tempfile
+import zlib
 from pathlib import Path
 
-from course_utils.config import Experiment
+from course_utils.config import Experiment, config_differences
 from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError
 from course_utils.reporting.lock import lock_folder
@@ -12,12 +13,20 @@ from course_utils.variants import load_experiment
 
 
 def run_name(exp: Experiment) -> str:
-    """Name of a run's folder and files: variant, custom network, epochs, split where there is a choice, seed."""
+    """Name of a run's folder and files: variant, custom network, epochs, split where there is a choice, seed.
+
+    Of a smoke or mini run also a number for its other settings, since it does not keep an earlier run in its folder.
+    """
     network = Path(exp.model).name
     custom = exp.model_file and network != Path(load_experiment(exp.assignment, exp.variant).model).name
     network = f"-{network.replace('.py:', '-')}" if custom else ""
     split = f"-{exp.split}" if DATASETS[exp.dataset].has_tracks else ""
     kind = "-synthetic" if exp.data == "synthetic" else f"-{exp.profile}" * (exp.profile != "full")
+    if exp.profile in ("smoke", "mini"):
+        usual = load_experiment(exp.assignment, exp.variant, exp.profile, seed=exp.seed, epochs=exp.epochs,
+                                split=exp.split)
+        other = [row for row in config_differences(usual.as_dict(), exp.as_dict()) if not row[0].startswith("model")]
+        kind += f"-{zlib.crc32(str(other).encode()):08x}" if other else ""
     return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{kind}"
 
 

@@ -42,7 +42,7 @@ def results_table(assignment: str, links: bool = True, full_length: bool = True)
         link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record {records}"
         rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
                      f"{bold}{accuracy} %{bold} ({len(runs)} seed{'s' * (len(runs) > 1)})",
-                     _accuracy_and_loss(runs, "val").partition(",")[0], _length(runs),
+                     _plain_validation(runs), _length(runs),
                      f"{training_time(runs)}, {devices_text(runs)}", *([link] if links else [])])
     return markdown_table(rows)
 
@@ -176,6 +176,13 @@ def _length(runs: NamedRuns) -> str:
         text += f" ({', '.join(early)})"
     best = f", best epoch: {', '.join(str(run['kept_epoch']) for _, run in runs)}"
     return text + best * (exp["select_epoch"] == "best")
+
+
+def _plain_validation(runs: NamedRuns) -> str:
+    """Accuracy of the evaluated weights on plain validation images, where images were held out."""
+    if not all(run["validation"] for _, run in runs):
+        return "–"
+    return f"{mean_text([100 * run['validation']['accuracy'] for _, run in runs])} %"
 
 
 def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from notebook_files import NOTEBOOKS, PUBLISHED, assert_no_paths, code_cells
 
+from course_utils.utils import REPO
 from course_utils.variants import list_assignments, read_assignment
 
 
@@ -21,6 +22,18 @@ def test_published_runs_are_complete_and_contain_no_local_path(path):
     assert not [o for cell in cells for o in cell["outputs"] if o["output_type"] == "error"]
     assert (path.parents[1] / "results" / f"{path.stem}.json").exists()
     assert_no_paths(path)
+
+
+@pytest.mark.parametrize("name", list_assignments())
+def test_exercises_have_solutions_committed_as_one_fresh_run(name):
+    path = REPO / "assignments" / name / "solutions.ipynb"
+    cells = code_cells(path)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert_no_paths(path)
+    notebook = (REPO / "notebooks" / f"{read_assignment(name)['notebook']}.ipynb").read_text()
+    assert f"../assignments/{name}/solutions.ipynb" in notebook
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

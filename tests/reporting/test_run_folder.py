@@ -35,6 +35,20 @@ def test_names_distinguish_runs():
     assert run_name(custom.replace(model="/x/my_net.py:Net")) == "lenet-my_net-Net-30epochs-track-seed0"
 
 
+@pytest.mark.parametrize("profile", ["smoke", "mini"])
+def test_small_runs_with_other_settings_do_not_replace_each_other(profile):
+    """They do not keep what is in their folder."""
+    def name(**settings):
+        return run_name(load_experiment(NAME, profile=profile, **settings))
+
+    plain, kind = name(), {"smoke": "synthetic", "mini": "mini"}[profile]
+    assert plain.endswith(f"seed0-{kind}") and name(epochs=9).endswith(f"-9epochs-seed0-{kind}")
+    changed = [name(**settings) for settings in ({"label_smoothing": 0.1}, {"label_smoothing": 0.2}, {"lr": 0.5},
+                                                 {"augmentation": []})]
+    assert len({plain, *changed}) == 5 and all(other.startswith(f"{plain}-") for other in changed)
+    assert name(lr=0.5, epochs=9).startswith("published-9epochs-seed0-")
+
+
 def test_half_written_checkpoints_of_a_killed_run_are_removed(tmp_path):
     exp = load_experiment(NAME)
     folder = tmp_path / run_name(exp)
