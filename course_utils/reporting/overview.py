@@ -110,7 +110,7 @@ def overview_figure() -> Figure:
                      facecolor="none" if label == "target" else plots.BLUE)
         axis.scatter(passes[:, 1], accuracies[:, 1], color=plots.ORANGE, marker="s", label="ours")
         for number, (system, place) in enumerate(zip(found, zip(passes[:, 1], accuracies[:, 1]))):
-            axis.annotate(system.name, place, xytext=(6, 4 - 9 * (number % 2)), textcoords="offset points", fontsize=7)
+            axis.annotate(system.name, place, xytext=(6, 6 - 15 * (number % 2)), textcoords="offset points", fontsize=7)
         axis.set(xscale="log", xlabel="image passes (millions)",
                  xlim=(0.6 * passes.min(), 2.5 * passes.max()))
         axis.set_title(read_assignment(assignment)["title"].replace(": ", ":\n", 1), fontsize=9)
