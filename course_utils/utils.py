@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import os
 import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def source_markdown(*objects: Any) -> str:
     """The source of functions and classes as a Markdown block: without a language, as nbconvert's page shows
     highlighted code in outputs in a proportional font.
     """
-    return "```\n" + "\n\n\n".join(inspect.getsource(each).strip() for each in objects) + "\n```"
+    return "```\n" + "\n\n\n".join(textwrap.dedent(inspect.getsource(each)).strip() for each in objects) + "\n```"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Atomic writes."""
 import pytest
 
-from course_utils.utils import atomic_write
+from course_utils.utils import atomic_write, source_markdown
 
 
 def test_text_and_bytes_in_one_file(tmp_path):
@@ -20,3 +20,13 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         atomic_write(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_source_is_a_block_of_text_whose_methods_are_not_indented():
+    text = source_markdown(Source.method, Source)
+    assert text == "```\ndef method(self):\n    return 1\n\n\nclass Source:\n    def method(self):\n        return 1\n```"
+
+
+class Source:
+    def method(self):
+        return 1
