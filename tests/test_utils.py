@@ -24,7 +24,8 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_source_is_a_block_of_text_whose_methods_are_not_indented():
     text = source_markdown(Source.method, Source)
-    assert text == "```\ndef method(self):\n    return 1\n\n\nclass Source:\n    def method(self):\n        return 1\n```"
+    method = "def method(self):\n    return 1\n"
+    assert text == f"```\n{method}\n\nclass Source:\n    def method(self):\n        return 1\n```"
 
 
 class Source:
