@@ -2,17 +2,14 @@
 import argparse
 import json
 import locale
-import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from course_utils.config import PROFILES, SETTINGS, Experiment
+from course_utils.config import PROFILES, SETTINGS
 from course_utils.errors import CourseError
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, load_experiment
@@ -177,30 +174,11 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    exp = load_experiment(args.assignment, args.variant, model=args.model)
-    if not exp.model_file:
-        text, passed = _findings(exp, bool(args.model))
-    else:  # in a process of its own: code that ends the program, now or at exit, must not look like a passed check
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            try:
-                text, passed = pool.submit(_findings, exp, True).result()
-            except BrokenProcessPool:
-                raise CourseError(f"{args.model} ended the program while it was checked.") from None
+    from course_utils.runner.check import check_network
+
+    text, passed = check_network(load_experiment(args.assignment, args.variant, model=args.model), not args.model)
     print(text)
     return 0 if passed else 1
-
-
-def _findings(exp: Experiment, custom: bool) -> tuple[str, bool]:
-    """The table of the rules, and whether all are kept."""
-    from course_utils.analysis import rules
-    from course_utils.data import DATASETS
-    from course_utils.models import build_model
-    from course_utils.reporting.tables import recorded_accuracy
-
-    info = DATASETS[exp.dataset]
-    model = build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
-    findings = rules.check_rules(exp, model, info.image_size, None if custom else recorded_accuracy(exp))
-    return rules.findings_table(findings), rules.all_passed(findings)
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ LOWER = {  # what each package may import, besides itself
     "training": {"evaluation", "models", "data", "config", "utils", "errors"},
     "reporting": {"training", "evaluation", "analysis", "data", "augment", "models", "config", "variants", "plots",
                   "utils", "errors"},
-    "runner": {"reporting", "training", "config", "variants", "utils", "errors"},
+    "runner": {"reporting", "training", "analysis", "data", "models", "config", "variants", "utils", "errors"},
     "__main__": {"runner", "reporting", "analysis", "data", "models", "config", "variants", "plots", "utils", "errors"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

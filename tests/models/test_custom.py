@@ -1,5 +1,7 @@
 """A custom network can be used everywhere, and its errors are reported with the line of the student's file."""
 import hashlib
+import os
+import subprocess
 import sys
 import textwrap
 
@@ -237,6 +239,16 @@ def test_leaving_that_no_exception_shows_is_an_error_as_well(here, line, capsys)
     write(here, GOOD.replace("return self", f"import os; {line}; return self"))
     assert main(["check", "cifar10_dilated_depthwise", "--model", "my_net.py:Net"]) == 2
     assert "my_net.py:Net ended the program while it was checked" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "code"), [(["--model", "my_net.py:Net"], 1), (["--variant", "best"], 0)])
+def test_the_command_itself_checks_a_network_from_a_file(here, network, code):
+    """Started by ``python -m``, where a process of its own finds no function of ``__main__``."""
+    write(here)
+    command = [sys.executable, "-m", "course_utils", "check", "cifar10_dilated_depthwise", *network]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(config.REPO)})
+    assert done.returncode == code and " open" in done.stdout and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
