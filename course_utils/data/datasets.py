@@ -8,7 +8,6 @@ import numpy as np
 from course_utils.data import prepare, synthetic
 from course_utils.data.info import DATASETS
 from course_utils.data.splits import stratified_subset
-from course_utils.errors import unknown_name_error
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,6 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
     ``test_images`` are then the first of each class. Arrays that are not the published ones (``datasets.toml``) are
     called so in the title, which figures and records carry. Raises ``CourseError`` when real data is missing.
     """
-    if name not in DATASETS:
-        raise unknown_name_error("data set", name, DATASETS)
     info = DATASETS[name]
     if data == "synthetic":
         arrays = synthetic.generate(name, {"train": train_images or 2000, "test": test_images or 500}, seed)

@@ -56,7 +56,7 @@ def systems(assignment: str) -> list[System]:
         name = record["experiment"]["variant"].removesuffix(LEAN)
         if name not in published or not is_full_length(record):
             continue
-        source = str(published.get(name, ""))
+        source = published[name]
         found, validation = re.match(r"(target )?([\d.]+) %(?! in)", source), "validation" in source
         original = float(found[2]) if found else None
         text = f"{found[1] or ''}{original:g} %{', validation' * validation}" if found else "–"

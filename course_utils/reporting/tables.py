@@ -72,7 +72,9 @@ def mirror_table(assignment: str) -> str:
     if not without or not flips:
         return NO_RUN
     names = without[0]["final"]["per_class"]
-    mirrored = [name for name in names if re.search("left|right( ahead)?$", name) and "narrows" not in name]
+    swap = {"left": "right", "right": "left"}
+    mirrors = {name: re.sub("left|right", lambda side: swap[side[0]], name) for name in names}
+    mirrored = [name for name, mirror in mirrors.items() if mirror != name and mirror in names]
     parts = {**{name: [name] for name in mirrored}, "mean of these": mirrored,
              "mean of the other classes": [name for name in names if name not in mirrored]}
     seeds = " and ".join(dict.fromkeys(f"{len(runs)}" for runs in (without, flips)))

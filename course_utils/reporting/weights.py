@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from course_utils import plots
-from course_utils.augment import BatchAugment, denormalize, image_keys, normalize
+from course_utils.augment import BatchAugment, denormalize, image_keys
 from course_utils.config import ASSIGNMENTS, Experiment, Transform
 from course_utils.data.info import DATASETS
 from course_utils.errors import CourseError, unknown_name_error
@@ -112,9 +112,8 @@ def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) 
         raise CourseError(f"{picture} cannot be read as a picture: {error}") from error
     pixels = torch.from_numpy(np.array(image)[None])
     size = exp.all_stages[-1].test_image_size
-    resize = BatchAugment([Transform("resize", 1.0, {"size": size})], info.mean, info.std) if size else None
-    x = resize(pixels, image_keys(0, 0, torch.zeros(1, dtype=torch.int64))) if resize else normalize(
-        pixels, info.mean, info.std)
+    resize = [Transform("resize", 1.0, {"size": size})] if size else []
+    x = BatchAugment(resize, info.mean, info.std)(pixels, image_keys(0, 0, torch.zeros(1, dtype=torch.int64)))
     probabilities = torch.softmax(model(x).flatten(1), 1)[0]
     seen = [denormalize(images, info.mean, info.std)[0] for images in (x, apply_spatial_transformer(model, x))]
     found = [(info.classes[k], float(probabilities[k])) for k in probabilities.argsort(descending=True)[:count]]

@@ -51,8 +51,8 @@ def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cel
         command = [sys.executable, "-c", PAPERMILL, str(source), str(output), "--no-progress-bar", "--cwd", str(REPO),
                    "--kernel", "python3", "--start-timeout", "120", "-y", yaml.safe_dump(dict(parameters)),
                    "--execution-timeout", str(max(1, round(cell_seconds)))]
+        kill_processes(folder)  # left by an earlier run whose batch was killed
         for _ in range(2):
-            kill_processes(folder)  # left by an earlier run whose batch was killed
             code = _run(command, log, {**os.environ, **environment, RUN_FOLDER: str(folder)},
                         cell_seconds * cells + MARGIN_SECONDS, stop)
             kill_processes(folder)
