@@ -118,7 +118,9 @@ def _run(args: argparse.Namespace) -> int:
     for name in changes.keys() & RESERVED_PARAMETERS.keys():
         raise CourseError(f"--set {name}: use {RESERVED_PARAMETERS[name]}.")
     settings = {name: value for name, value in changes.items() if name in SETTINGS}  # the others: the notebook's alone
-    settings |= changes.get("settings", {})
+    if not isinstance(more := changes.get("settings", {}), dict):
+        raise CourseError(f"--set settings={more}: it must be a table, such as 'settings={{\"l1\": 0.0}}'.")
+    settings |= more
     experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **settings)
                    for name in args.experiments or list_assignments() for seed in args.seeds]
     for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):

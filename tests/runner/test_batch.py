@@ -125,7 +125,8 @@ def test_cores_and_gpus_are_shared(monkeypatch):
     (["run", "gtsrb_stn", "--set", "data_dir=x"], "COURSE_DATA"),
     (["run", "gtsrb_stn", "--set", "num_workrs=1"], "Did you mean 'NUM_WORKERS'"),
     (["run", "gtsrb_stn", "--set", "split=tracks"], "Did you mean 'track'"),
-    (["data", "mnist"], "cifar10"), (["run", NAME, "--set", "dataset=mnist"], "Unknown data set: 'mnist'. Legal: cif"),
+    (["data", "mnist"], "cifar10"), (["run", NAME, "--set", "settings=5"], "must be a table"),
+    (["run", NAME, "--set", "dataset=mnist"], "Unknown data set: 'mnist'. Legal: cif"),
     (["publish", "nowhere"], "is not a record"),
     (["check", "gtsrb_stn", "--model", "nowhere.py:Net"], "nowhere.py"),
 ])
