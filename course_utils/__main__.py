@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         return found
 
     data = command(_data, "download a data set and prepare it as arrays")
-    data.add_argument("name", help="cifar10, gtsrb or stl10")
+    data.add_argument("name", help="cifar10, gtsrb or stl10; with --from a new name")
+    data.add_argument("--from", dest="source", type=_folder, metavar="DIR",
+                      help="pictures of your own, in a folder for each class")
     run = command(_run, "run notebooks headless and print a table of results")
     run.add_argument("experiments", nargs="*", metavar="ASSIGNMENT[:VARIANT]", help="default: every assignment")
     run.add_argument("--profile", default="smoke", choices=PROFILES,
@@ -101,9 +103,12 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _data(args: argparse.Namespace) -> int:
-    from course_utils.data.prepare import prepare
+    from course_utils.data import own, prepare
 
-    prepare(args.name, args.root)
+    if args.source:
+        own.prepare_folder(args.name, args.source, args.root)
+    else:
+        prepare.prepare(args.name, args.root)
     return 0
 
 

@@ -16,7 +16,7 @@ from course_utils.errors import CourseError, check_names, unknown_name_error
 KEYS = {"title": str, "learn": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list,
         "variant": dict, "smoke": dict, "mini": dict}  # of a variants.toml
 PARAMETERS = {"VARIANT", "PROFILE", "SETTINGS", "MODEL", "DATA_DIR", "OUTPUT_DIR", "SEED", "EPOCHS", "BATCH_SIZE", "LR",
-              "SPLIT", "ENGINE", "NUM_WORKERS", "PRECISION"}  # of the notebooks
+              "SPLIT", "ENGINE", "DATASET", "NUM_WORKERS", "PRECISION"}  # of the notebooks
 GROUPS = {"assignment": "Run", "epochs": "Length", "profile": "Data", "augmentation": "Augmentation",
           "optimizer": "Optimization", "test_image_size": "Evaluation"}  # by their first setting
 APPLIES = {  # settings that mean something only together with others
@@ -68,7 +68,7 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
     The profiles "smoke" and "mini" apply the file's tables of these names, "evaluate" changes nothing: its notebook
     loads published weights instead of training. ``overrides`` that are not ``None`` come last. An override of ``model``
     also replaces the variant's ``model_settings``. Raises ``CourseError`` for anything unknown, of a wrong type or out
-    of range.
+    of range. An override of ``dataset`` means its real images in every profile, and a random split.
     """
     table = read_assignment(assignment)
     variants = table["variants"]
@@ -84,6 +84,8 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
         check_names(f"profile of {assignment}", [profile], table)
         exp = exp.replace(**build_transforms(table[profile]))
     overrides = {name: value for name, value in build_transforms(overrides).items() if value is not None}
+    if overrides.get("dataset", exp.dataset) != exp.dataset:  # there is no synthetic form, and there are no tracks
+        overrides = {"data": "real", "split": "random"} | overrides
     if "model" in overrides:
         about = f"{Path(str(overrides['model'])).name}, trained as {variant}"
         overrides = {"model_settings": {}, "about": about} | overrides

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from course_utils.data.datasets import open_dataset
-from course_utils.data.info import DATASETS
+from course_utils.data.info import DATASETS, data_root
 from course_utils.data.loader import BatchLoader
-from course_utils.data.prepare import data_root
 from course_utils.evaluation.metrics import Prediction
 from course_utils.reporting.record import environment_info, make_record
 from course_utils.training.trainer import Training, fit

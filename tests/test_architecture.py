@@ -13,7 +13,7 @@ LOWER = {  # what each package may import, besides itself
     "plots": set(), "colab": set(),
     "models": {"config", "errors"},
     "augment": {"config", "errors"},
-    "data": {"augment", "config", "utils", "errors"},
+    "data": {"augment", "config", "variants", "utils", "errors"},
     "analysis": {"models", "config", "variants", "plots", "utils", "errors"},
     "evaluation": {"analysis", "models", "data", "config", "errors"},
     "training": {"evaluation", "models", "data", "config", "utils", "errors"},

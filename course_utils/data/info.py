@@ -1,10 +1,15 @@
-"""Facts about the data sets, read from ``datasets.toml``."""
+"""Facts about the data sets: the published ones' from ``datasets.toml``, those of own data from its ``meta.json``."""
+import contextlib
+import hashlib
+import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from course_utils.errors import unknown_name_error
+from course_utils.utils import REPO
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,26 @@ def _read(table: dict) -> DatasetInfo:
     return DatasetInfo(**table | lists | {"archives": archives})
 
 
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder of all data sets: ``root``, else ``$COURSE_DATA``, else ``data/`` in the repository."""
+    return Path(root or os.environ.get("COURSE_DATA") or REPO / "data").expanduser()
+
+
 class _Datasets(dict):
+    """The published data sets; one of the reader's own (``data.own``) is looked up in ``data_root()`` each time."""
+
     def __missing__(self, name: str) -> DatasetInfo:
-        raise unknown_name_error("data set", name, self)
+        found = {}
+        for path in data_root().glob("*/meta.json"):
+            with contextlib.suppress(OSError, ValueError):
+                meta = json.loads(path.read_text(encoding="utf-8"))
+                found |= {path.parent.name: meta} if "mean" in meta else {}
+        if name not in found:
+            raise unknown_name_error("data set", name, [*self, *found])
+        meta = found[name]
+        number = hashlib.sha256("".join(meta["sha256"].values()).encode()).hexdigest()
+        return DatasetInfo(f"{name} (own data, {number[:7]})", meta["source"], meta["image_size"], tuple(meta["mean"]),
+                           tuple(meta["std"]), meta["counts"], meta["sha256"], tuple(meta["classes"]), archives=())
 
 
 DATASETS: Mapping[str, DatasetInfo] = _Datasets(

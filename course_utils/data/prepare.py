@@ -6,7 +6,6 @@ Prepared arrays are ``<root>/<name>/{train,test}_images.npy`` (uint8 N x H x W x
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,12 @@ from typing import Any
 import numpy as np
 
 from course_utils.data.download import download, download_members, file_md5
-from course_utils.data.info import DATASETS
+from course_utils.data.info import DATASETS, data_root
 from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, STL10_FOLDER, Arrays, read_files
 from course_utils.errors import CourseError, DiskFullError
-from course_utils.utils import REPO, atomic_write, disk_error
+from course_utils.utils import atomic_write, disk_error
 
 TORCHVISION_GTSRB = "GTSRB/Training"  # where torchvision.datasets.GTSRB unpacks its training set
-
-def data_root(root: str | Path | None = None) -> Path:
-    """The folder of all data sets: ``root``, else ``$COURSE_DATA``, else ``data/`` in the repository."""
-    return Path(root or os.environ.get("COURSE_DATA") or REPO / "data").expanduser()
-
 
 def sha256(array: np.ndarray) -> str:
     """SHA-256 of the array's bytes in C order, as hexadecimal digits."""
@@ -148,8 +142,11 @@ def _check_md5(files: Mapping[Path, str]) -> None:
             raise CourseError(f"{path} has MD5 {found}, published is {md5}: damaged. Delete it and try again.")
 
 
-def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str) -> None:
-    """Write prepared arrays; ``meta.json`` comes last. Raises ``CourseError`` when the disk refuses."""
+def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...], origin: str,
+                   **more: Any) -> None:
+    """Write prepared arrays; ``meta.json``, with ``more`` in it, comes last. Raises ``CourseError`` when the disk
+    refuses.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for key, array in arrays.items():
@@ -157,7 +154,7 @@ def write_prepared(folder: Path, arrays: Mapping[str, np.ndarray], classes: tupl
             atomic_write(folder / f"{key}.npy", buffer.getbuffer())
         meta = {"name": folder.name, "image_size": arrays["train_images"].shape[1], "classes": list(classes),
                 "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS}, "source": origin,
-                "sha256": {key: sha256(array) for key, array in arrays.items()}}
+                "sha256": {key: sha256(array) for key, array in arrays.items()}, **more}
         atomic_write(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     except OSError as error:
         for key in arrays:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from course_utils.errors import CourseError
 
@@ -98,11 +98,8 @@ def _gtsrb_arrays(split: str, rows: Sequence[tuple[str, int]], find: Callable[[s
     images = np.empty((len(rows), 32, 32, 3), np.uint8)
     for number, (name, _) in enumerate(rows):
         try:
-            image = Image.open(find(name))
-            if image.mode.startswith(("I", "F")):  # 16 bits: Pillow would make it white
-                raise ValueError(f"mode {image.mode}, not 8 bits per channel")
-            image = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
+            image = read_image(find(name))
+        except (CourseError, OSError) as error:
             raise CourseError(f"{name} cannot be read as an image ({error}). Unpack or download it again.") from error
         images[number] = image.resize((32, 32), Image.Resampling.BILINEAR)
     arrays = {f"{split}_images": images, f"{split}_labels": np.array([label for _, label in rows], np.int64)}
@@ -110,6 +107,17 @@ def _gtsrb_arrays(split: str, rows: Sequence[tuple[str, int]], find: Callable[[s
         keys = np.array([(label, int(Path(name).stem.split("_")[-2])) for name, label in rows])
         arrays["train_tracks"] = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return arrays
+
+
+def read_image(file: Path | IO[bytes]) -> Image.Image:
+    """A picture file in RGB, upright as its EXIF data says. Raises ``CourseError``, also for one of 16 bits."""
+    try:
+        image = Image.open(file)
+        if image.mode.startswith(("I", "F")):  # 16 bits: Pillow would make it white
+            raise ValueError(f"mode {image.mode}, not 8 bits per channel")
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
+        raise CourseError(f"{file} cannot be read as a picture: {error}") from error
 
 
 def _in_tar(read: Callable[[Callable[[str], bytes]], Arrays], folder: str) -> Callable[[Sequence[Path]], Arrays]:

@@ -21,15 +21,15 @@ class EpochItems:
         return EpochItems(self.image[chosen], self.transform_id[chosen])
 
 
-def stratified_subset(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
+def stratified_subset(labels: np.ndarray, count: int, classes: int, or_fewer: bool = False) -> np.ndarray:
     """Indices, ascending, of the first images of each class, ``count`` in all; the first classes get one more where it
-    does not divide evenly. Raises ``CourseError`` when a class has too few.
+    does not divide evenly. Raises ``CourseError`` when a class has too few, unless ``or_fewer``: then all of it.
     """
     chosen = []
     for label in range(classes):
         wanted = count // classes + (label < count % classes)
         found = np.flatnonzero(labels == label)[:wanted]
-        if len(found) < wanted:
+        if len(found) < wanted and not or_fewer:
             raise CourseError(f"{count} images requested, {wanted} of class {label}: there are only {len(found)}.")
         chosen.append(found)
     return np.sort(np.concatenate(chosen))

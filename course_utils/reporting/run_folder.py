@@ -13,18 +13,20 @@ from course_utils.variants import load_experiment
 
 
 def run_name(exp: Experiment) -> str:
-    """Name of a run's folder and files: variant, custom network, epochs, split where there is a choice, seed.
+    """Name of a run's folder and files: variant, custom network, other data set, epochs, split where there is a choice,
+    seed.
 
     Of a smoke or mini run also a number for its other settings, since it does not keep an earlier run in its folder.
     """
-    network = Path(exp.model).name
-    custom = exp.model_file and network != Path(load_experiment(exp.assignment, exp.variant).model).name
+    network, variant = Path(exp.model).name, load_experiment(exp.assignment, exp.variant)
+    custom = exp.model_file and network != Path(variant.model).name
     network = f"-{network.replace('.py:', '-')}" if custom else ""
+    network += f"-{exp.dataset}" * (exp.dataset != variant.dataset)
     split = f"-{exp.split}" if DATASETS[exp.dataset].has_tracks else ""
     kind = "-synthetic" if exp.data == "synthetic" else f"-{exp.profile}" * (exp.profile != "full")
     if exp.profile in ("smoke", "mini"):
         usual = load_experiment(exp.assignment, exp.variant, exp.profile, seed=exp.seed, epochs=exp.epochs,
-                                split=exp.split)
+                                split=exp.split, dataset=exp.dataset)
         other = [row for row in config_differences(usual.as_dict(), exp.as_dict()) if not row[0].startswith("model")]
         kind += f"-{zlib.crc32(str(other).encode()):08x}" if other else ""
     return f"{exp.variant}{network}-{exp.all_epochs}epochs{split}-seed{exp.seed}{kind}"
@@ -61,6 +63,6 @@ def reset(folder: Path) -> None:
     """Remove checkpoints and record of a run. Raises ``OSError``."""
     old = [folder / "lr_range.json", folder / "record.json"]
     for part in (folder, *folder.glob("stage*")):
-        old += [*checkpoint.list_checkpoints(part), part / "progress.json"]
+        old += [*checkpoint.list_checkpoints(part), part / "progress.json", *part.glob("tensorboard/*")]
     for path in old:
         path.unlink(missing_ok=True)

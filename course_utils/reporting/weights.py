@@ -6,7 +6,7 @@ import numpy as np
 import safetensors
 import torch
 from IPython.display import Image, Markdown
-from PIL import Image as Picture
+from PIL.Image import Resampling
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -14,6 +14,7 @@ from course_utils import plots
 from course_utils.augment import BatchAugment, denormalize, image_keys
 from course_utils.config import ASSIGNMENTS, Experiment, Transform
 from course_utils.data.info import DATASETS
+from course_utils.data.sources import read_image
 from course_utils.errors import CourseError, unknown_name_error
 from course_utils.models import build_model
 from course_utils.models.spatial_transformer import apply_spatial_transformer
@@ -106,10 +107,7 @@ def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) 
     """
     model, exp = load_weights(weights)
     info = DATASETS[exp.dataset]
-    try:
-        image = Picture.open(picture).convert("RGB").resize((info.image_size,) * 2, Picture.Resampling.BILINEAR)
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{picture} cannot be read as a picture: {error}") from error
+    image = read_image(picture).resize((info.image_size,) * 2, Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image)[None])
     size = exp.all_stages[-1].test_image_size
     resize = [Transform("resize", 1.0, {"size": size})] if size else []

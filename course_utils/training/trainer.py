@@ -21,6 +21,7 @@ from course_utils.evaluation.metrics import predict
 from course_utils.models.custom import error_with_source_line
 from course_utils.models.summary import check_input_size
 from course_utils.training import checkpoint
+from course_utils.training.curves import curve_writer
 from course_utils.training.device import format_memory
 from course_utils.training.optim import make_optimizer, make_schedule
 from course_utils.training.step import TrainStep
@@ -85,7 +86,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
         check_input_size(model, loader.image_size)
     model, optimizer = prepare_training(exp, model, lr, train.device)
     schedule, step = make_schedule(exp, optimizer, len(train)), TrainStep(exp, model, optimizer, precision, log)
-    pace = checkpoint.Pace()
+    pace, write_curves = checkpoint.Pace(), curve_writer(folder)
     done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
     if not _is_finished(exp, done):
         session = {"from_epoch": len(done.history) + 1, "precision": precision, "device": train.device.type,
@@ -116,6 +117,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
                 "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **vars(done)})
         if folder:
             checkpoint.write_progress(folder, done.history)
+            write_curves(row)
     if done.best:
         model.load_state_dict(done.best["model"])
     return done

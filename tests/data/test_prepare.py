@@ -9,7 +9,8 @@ import pytest
 from helpers import change_dataset, write_cifar10_batches
 
 from course_utils.data import DATASETS
-from course_utils.data.prepare import data_root, open_prepared, prepare
+from course_utils.data.info import data_root
+from course_utils.data.prepare import open_prepared, prepare
 from course_utils.errors import CourseError
 from course_utils.utils import REPO
 
