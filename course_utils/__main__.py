@@ -68,11 +68,28 @@ def _parser() -> argparse.ArgumentParser:
     predict = command(_predict, "the class of a picture of your own, by published weights")
     predict.add_argument("weights", type=Path, help="a file in assignments/*/weights/")
     predict.add_argument("picture", type=Path, help="any picture file; the whole picture is resized")
+    _add_class_commands(command)
     for some in (data, compare):
         some.add_argument("--root", type=_folder, help="folder of the data (default: $COURSE_DATA, else data/)")
     for some in (run, status, compare):
         some.add_argument("--output", type=_folder, metavar="DIR", help="of the runs or figures (default: outputs/)")
     return parser
+
+
+def _add_class_commands(command: Callable[[Callable, str], argparse.ArgumentParser]) -> None:
+    handout = command(_handout, "the student edition of a notebook, without its solutions")
+    handout.add_argument("assignment")
+    handout.add_argument("--key", type=Path, metavar="FILE", help="also data without the test images that it hides")
+    submit = command(_submit, "what is graded of a finished run: weights, record, a custom network's file")
+    submit.add_argument("folder", type=Path, help="the run's folder")
+    grade = command(_grade, "grade submissions in a sandbox: accuracy on hidden images, rules")
+    grade.add_argument("submissions", type=Path, help="a folder with a folder for each student")
+    grade.add_argument("--key", type=Path, metavar="FILE", required=True, help="any file of yours that students lack")
+    grade.add_argument("--seconds", type=_count, default=300, help="limit for each of a submission's two programs")
+    grade.add_argument("--memory", type=_count, default=4, metavar="GB", help="limit for each (default: 4)")
+    grade.add_argument("--jobs", type=_count, default=1, help="submissions at a time (default: 1)")
+    for some in (handout, submit, grade):
+        some.add_argument("--out", type=_folder, metavar="DIR", required=True)
 
 
 def _folder(text: str) -> Path:
@@ -212,6 +229,35 @@ def _predict(args: argparse.Namespace) -> int:
     for name, probability in predict_picture(args.weights, args.picture, figure):
         print(f"{probability:6.1%}  {name}")
     print(f"What the network saw: {figure}")
+    return 0
+
+
+def _handout(args: argparse.Namespace) -> int:
+    from course_utils.classroom import handout
+
+    print(f"written {handout.make_handout(args.assignment, args.out)}")
+    if args.key:
+        folder = handout.write_student_data(args.assignment, args.out / "data", args.key.read_bytes())
+        print(f"written {folder}: for students, as their COURSE_DATA")
+    return 0
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from course_utils.classroom.submission import submit
+
+    print(f"Hand in the folder {submit(args.folder, args.out)}")
+    return 0
+
+
+def _grade(args: argparse.Namespace) -> int:
+    from course_utils.classroom.grade import grade_all
+    from course_utils.classroom.sandbox import Limits
+
+    limits = Limits(args.seconds, args.memory * 1e9)
+    grades = grade_all(args.submissions, args.out, args.key.read_bytes(), limits, args.jobs)
+    for grade in grades:
+        print(f"{grade.student}: {'not graded' if grade.accuracy is None else f'{grade.accuracy:.2%}'} {grade.note}")
+    print(f"written {args.out / 'grades.csv'} and {args.out / 'index.html'}")
     return 0
 
 

@@ -160,8 +160,8 @@ def _transform(step: Mapping[str, Any]) -> Transform:
     return Transform(step["name"], step.get("p", 1.0), settings)
 
 
-def file_hash(model: str) -> str:
-    """SHA-256 of a custom network's file and of the modules beside it that it imports: a run detects their edits."""
+def model_files(model: str) -> list[Path]:
+    """A custom network's file and the modules beside it that it imports."""
     files = [locate_model(model)[0]]
     for path in files:  # the list grows by what each of them imports
         with contextlib.suppress(SyntaxError, ValueError):  # building the network reports it
@@ -170,5 +170,10 @@ def file_hash(model: str) -> str:
             names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
             beside = sorted({path.with_name(f"{name.partition('.')[0]}.py") for name in names})
             files += [other for other in beside if other.is_file() and other not in files]
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return files
+
+
+def file_hash(model: str) -> str:
+    """SHA-256 of ``model_files``: a run detects their edits."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files(model)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

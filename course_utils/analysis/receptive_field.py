@@ -126,7 +126,7 @@ class FieldTracer(TorchFunctionMode):
             return field
         if name == "linear" and not field.known and x.dim() > 2:  # channels last: a 1x1 convolution
             return self._add("linear", (1, 1, 1, 0), field, field, x, out)
-        if name in ("grid_sample", "grid_sampler"):  # may look at every place, as the data decide
+        if name.startswith("grid_sample"):  # may look at every place, as the data decide
             after = replace(field, size=field.size + 2 * field.reach, start=field.start - field.reach)
             return self._add(name, (field.length, field.length, 1, 0), field, after, x, out)
         if any(part in name for part in NOT_FOLLOWED) or (name in MOVES and not _keeps_last_axes(func, args, kwargs)):

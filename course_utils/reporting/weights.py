@@ -28,15 +28,18 @@ LARGEST = 8_000_000  # bytes of a file in the repository
 LICENSE = "MIT; the training images have licenses of their own and are not contained"
 
 
+def final_weights(folder: Path, record: Record) -> dict[str, torch.Tensor] | None:
+    """The evaluated weights of the finished run in ``folder``, from its last checkpoint; ``None``: there is none."""
+    last = len(record["experiment"]["stages"]) + 1
+    stages = [folder / f"stage{number}" for number in range(last, 1, -1)] + [folder]
+    state = next((found for part in stages if (found := checkpoint.load_latest(part))), None)
+    return state and (state["best"] or state)["model"]
+
+
 def export_weights(folder: Path, record: Record, name: str) -> Path | None:
     """Write the evaluated weights of the run in ``folder``, published as ``name``; ``None`` if they are too large."""
-    exp = record["experiment"]
-    stages = [folder / f"stage{number}" for number in range(len(exp["stages"]) + 1, 1, -1)] + [folder]
-    state = next((found for part in stages if (found := checkpoint.load_latest(part))), None)
-    if state is None:
-        return None
-    weights = (state["best"] or state)["model"]
-    if sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > LARGEST:
+    exp, weights = record["experiment"], final_weights(folder, record)
+    if weights is None or sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) > LARGEST:
         return None
     path = ASSIGNMENTS / exp["assignment"] / "weights" / f"{exp['variant']}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,11 @@ def test_exercises_have_solutions_committed_as_one_fresh_run(name):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestNotebook:
-    def test_it_defines_nothing(self, path: Path):
-        for cell in code_cells(path):
+    def test_it_defines_nothing_but_its_exercise(self, path: Path):
+        cells = code_cells(path)
+        exercises = [cell for cell in cells if cell["metadata"].get("nbgrader", {}).get("solution")]
+        assert len(exercises) == 1 and "### BEGIN SOLUTION" in "".join(exercises[0]["source"])
+        for cell in (cell for cell in cells if cell not in exercises):
             plain = "".join(line for line in cell["source"] if not line.lstrip().startswith(("!", "%")))
             kinds = [type(node) for node in ast.walk(ast.parse(plain))]
             assert not {ast.FunctionDef, ast.ClassDef, ast.Lambda} & set(kinds)

@@ -1,0 +1,204 @@
+"""Grading: accuracy from the weights on hidden images, rules by running the network; a table and a page of all."""
+import csv
+import functools
+import hashlib
+import hmac
+import html
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from course_utils import plots
+from course_utils.classroom.sandbox import Limits, run_sandboxed
+from course_utils.classroom.submission import RECORD, WEIGHTS
+from course_utils.config import Experiment
+from course_utils.data.datasets import Dataset, input_size, load_dataset
+from course_utils.errors import CourseError
+from course_utils.reporting.record import Record, read_record
+from course_utils.reporting.weights import read_card
+from course_utils.utils import atomic_write
+from course_utils.variants import load_experiment, read_assignment
+
+LARGEST = 1_000_000_000  # bytes of a submission
+LARGEST_RECORD = 5_000_000  # bytes
+CLAIMED = ("epochs", "batch_size", "optimizer", "augmentation", "expansion")  # settings that rules are about
+SUSPICIOUS = 0.1  # by which a shift of one pixel must not lower the accuracy: who knows the files fails it
+PAGE = """<!doctype html><meta charset="utf-8"><title>Grades</title><style>
+body {{font: 16px sans-serif; max-width: 60em; margin: auto}}
+td, th {{padding: 2px 12px 2px 0; text-align: left}} img {{max-width: 100%}}</style>
+<h1>Grades</h1>{parts}"""
+
+
+@dataclass
+class Grade:
+    """What was found for one submission."""
+
+    student: str
+    assignment: str = ""
+    variant: str = ""
+    accuracy: float | None = None  # on the hidden images, 0 to 1
+    images: int = 0  # hidden ones
+    claimed: float | None = None  # accuracy in the submitted record, which anyone can write
+    parameters: int | None = None
+    rules: list[tuple[str, str, str]] = field(default_factory=list)  # verdict, rule, what was found
+    note: str = ""
+    curves: str = ""  # file name of a figure
+
+
+def grade_all(home: Path, out: Path, key: bytes, limits: Limits, jobs: int = 1) -> list[Grade]:
+    """Grade each folder in ``home``; write ``grades.csv`` and ``index.html`` to ``out``. Raises ``CourseError`` when
+    there is nothing to grade.
+    """
+    folders = sorted(path for path in home.iterdir() if path.name[0] != ".") if home.is_dir() else []
+    if not folders:
+        raise CourseError(f"{home} holds no submissions: a folder for each student (python -m course_utils submit).")
+    out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        grades = list(pool.map(lambda folder: _grade_safely(folder, out, key, limits), folders))
+    _write_csv(grades, out / "grades.csv")
+    atomic_write(out / "index.html", PAGE.format(parts="".join(map(_section, grades))))
+    return grades
+
+
+def hidden_images(labels: np.ndarray, images: np.ndarray, key: bytes) -> np.ndarray:
+    """Indices of the test images that ``key`` hides: of each class the half whose keyed hash is smallest."""
+    ranks = np.array([hmac.digest(key, image.tobytes(), "sha256")[:8] for image in images])
+    parts = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.sort(np.concatenate([part[np.argsort(ranks[part])][:(len(part) + 1) // 2] for part in parts]))
+
+
+def _grade_safely(folder: Path, out: Path, key: bytes, limits: Limits) -> Grade:
+    """One submission stops no other, whatever it holds."""
+    grade = Grade(folder.name)
+    try:
+        _grade(grade, folder, out, key, limits)
+    except Exception as error:
+        grade.note = f"{error if isinstance(error, CourseError) else f'{type(error).__name__}: {error}'}"[:500]
+    return grade
+
+
+def _grade(grade: Grade, folder: Path, out: Path, key: bytes, limits: Limits) -> None:
+    _check_files(folder)
+    card = read_card(folder / WEIGHTS)
+    if not card.keys() >= {"assignment", "variant", "model", "settings", "dataset"}:
+        raise CourseError(f"{WEIGHTS} was not written by `python -m course_utils submit`.")
+    grade.assignment, grade.variant = card["assignment"], card["variant"]
+    exp = load_experiment(card["assignment"], card["variant"], dataset=card["dataset"])
+    claims = _read_claims(grade, folder, out)
+    data = _load(exp.dataset, exp.assignment, exp.variant)
+    chosen = _hidden(exp.dataset, exp.assignment, exp.variant, key)
+    labels, size = data.test_labels[chosen], input_size(exp)
+    with tempfile.TemporaryDirectory() as scratch:
+        program, images, result = (Path(scratch, name) for name in ("program", "images.npy", "result"))
+        run_sandboxed("course_utils.classroom.program", ["export", json.dumps({
+            "model": card["model"], "settings": json.loads(card["settings"]), "classes": len(data.classes),
+            "size": size})], {folder: "/submission"}, program, limits)
+        np.save(images, _views(data.test_images[chosen]))
+        run_sandboxed("course_utils.classroom.program", ["judge", json.dumps({
+            "assignment": exp.assignment, "variant": exp.variant, "claimed": claims, "size": size,
+            "mean": data.mean, "std": data.std})], {program: "/program.pt2", images: "/images.npy"}, result, limits)
+        found = json.loads(result.read_bytes())
+    plain, shifted = (float((np.array(predicted) == labels).mean()) for predicted in found["predicted"])
+    grade.accuracy, grade.images, grade.parameters = plain, len(labels), found["parameters"]
+    grade.rules = [_verdict(finding, exp, plain, bool(claims)) for finding in found["findings"]]
+    if plain - shifted > SUSPICIOUS:
+        grade.note = f"shifted by one pixel, the same images have {shifted:.1%}: does it know the files by heart?"
+
+
+def _check_files(folder: Path) -> None:
+    """Raise ``CourseError`` for links, devices and too much of anything: nothing is read before this."""
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise CourseError("not a folder: unpack archives first.")
+    size = 0
+    for path in (Path(home, name) for home, folders, files in os.walk(folder) for name in (*folders, *files)):
+        found = path.lstat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise CourseError(f"{path.name} is a link or a device, not a file.")
+        size += found.st_size
+    if size > LARGEST:
+        raise CourseError(f"{size / 1e6:,.0f} MB are more than the {LARGEST / 1e6:,.0f} that are read.")
+    if not (folder / WEIGHTS).is_file():
+        raise CourseError(f"no {WEIGHTS}: hand in what `python -m course_utils submit` writes.")
+
+
+def _read_claims(grade: Grade, folder: Path, out: Path) -> dict[str, Any]:
+    """Settings of the training from the submitted record, and its curves as a figure; nothing of it is trusted."""
+    try:
+        if (folder / RECORD).stat().st_size > LARGEST_RECORD:
+            return {}
+        record: Record = read_record(folder / RECORD)
+        grade.claimed = float(record["final"]["accuracy"])
+        figure = plots.curves(record["history"], f"Curves as {folder.name} submitted them")
+        name = hashlib.sha256(folder.name.encode()).hexdigest()[:12] + ".png"
+        plots.save_figure(figure, out / name)
+        grade.curves = name
+        claims = {name: record["experiment"][name] for name in CLAIMED}
+        load_experiment(grade.assignment, grade.variant, **claims)  # raises for illegal ones
+        return claims
+    except Exception:
+        return {}  # no readable record: the rules about training stay open
+
+
+@functools.cache
+def _load(dataset: str, assignment: str, variant: str) -> Dataset:
+    return load_dataset(load_experiment(assignment, variant, dataset=dataset))
+
+
+@functools.cache
+def _hidden(dataset: str, assignment: str, variant: str, key: bytes) -> np.ndarray:
+    data = _load(dataset, assignment, variant)
+    return hidden_images(data.test_labels, data.test_images, key)
+
+
+def _views(images: np.ndarray) -> np.ndarray:
+    """(2, N, H, W, 3): the images, and the images shifted by one pixel to the right."""
+    return np.stack([images, np.concatenate([images[:, :, :1], images[:, :, :-1]], axis=2)])
+
+
+def _verdict(finding: Mapping[str, Any], exp: Experiment, accuracy: float, is_claimed: bool) -> tuple[str, str, str]:
+    rule, found, passed = finding["rule"], finding["found"], finding["passed"]
+    if rule.endswith("of all test images"):
+        passed = accuracy >= read_assignment(exp.assignment)["rules"]["accuracy_at_least"]
+        found = f"{accuracy:.2%} of the hidden images"
+    elif rule.startswith(("augmentation", "batch size", "optimizer")) or rule.endswith("epochs"):
+        found, passed = (f"{found}, as the record says", passed) if is_claimed else ("no record", None)
+    words = {True: "earned", False: "not earned"} if finding["extra"] else {True: "kept", False: "BROKEN"}
+    return words.get(passed, "open"), rule, found
+
+
+def _write_csv(grades: Sequence[Grade], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["student", "assignment", "variant", "accuracy", "hidden_images", "accuracy_claimed",
+                         "parameters", "rules_kept", "rules_broken", "note"])
+        for grade in grades:
+            verdicts = [verdict for verdict, *_ in grade.rules]
+            row = [grade.student, grade.assignment, grade.variant, _share(grade.accuracy), grade.images,
+                   _share(grade.claimed), grade.parameters or "", verdicts.count("kept"), verdicts.count("BROKEN"),
+                   grade.note]
+            writer.writerow([f"'{cell}" if str(cell)[:1] in "=+-@\t\r" and cell != "" else cell for cell in row])
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _section(grade: Grade) -> str:
+    """One submission on the page; everything that a student may have written is escaped."""
+    facts = {"assignment": f"{grade.assignment}:{grade.variant}", "accuracy": f"{_share(grade.accuracy)} of "
+             f"{grade.images} hidden images (its record says {_share(grade.claimed) or 'nothing'})",
+             "parameters": grade.parameters, "note": grade.note}
+    rows = [*facts.items()] if grade.accuracy is not None else [("not graded", grade.note)]
+    rows += [(verdict, f"{rule}: {found}") for verdict, rule, found in grade.rules]
+    cells = "".join(f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
+                    for name, value in rows if value not in ("", None))
+    figure = f'<img src="{grade.curves}" alt="curves, as submitted">' if grade.curves else ""
+    return f"<h2>{html.escape(grade.student)}</h2><table>{cells}</table>{figure}"
