@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=_count, default=1, help="runs at a time on each GPU, or on the CPU (default: 1)")
     run.add_argument("--restart", action="store_true", help="start all runs from the beginning, finished ones too")
     run.add_argument("--limit", type=_count, metavar="SECONDS", help="of a cell (default: 300 per job; full: a week)")
+    run.add_argument("--executor", choices=("local", "ray"), default="local", help="ray: on a cluster")
+    run.add_argument("--address", help="of the Ray cluster, or auto (default: a Ray of its own on this machine)")
+    run.add_argument("--cpus", type=_count, default=1, help="cores for each run on the cluster (default: 1)")
+    run.add_argument("--shared", action="store_true", help="all nodes share --output: retries resume there")
     status = command(_status, "show the state of all runs in a folder")
     report = command(_report, "write the READMEs' tables from the records")
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a README differs")
@@ -132,6 +136,7 @@ def _data(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from course_utils.data import open_dataset
     from course_utils.runner import batch, status
+    from course_utils.runner.cluster import RayExecutor
 
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # like Ctrl-C: children are killed
         if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup SIGHUP is ignored
@@ -145,7 +150,7 @@ def _run(args: argparse.Namespace) -> int:
     settings |= more
     experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **settings)
                    for name in args.experiments or list_assignments() for seed in args.seeds]
-    for name in sorted({exp.dataset for exp in experiments if exp.data == "real"}):
+    for name in sorted({exp.dataset for exp in experiments if exp.data == "real" and args.executor == "local"}):
         open_dataset(name)  # raises when it is missing
     parameters = {name.upper(): value for name, value in changes.items()}
     jobs = batch.plan_jobs(experiments, parameters, args.output, args.restart)
@@ -162,8 +167,9 @@ def _run(args: argparse.Namespace) -> int:
                 print("  ".join(cell for cell in line if cell), flush=True)
 
     try:
-        slots = batch.worker_slots(min(args.jobs, len(todo)) or 1)
-        statuses = batch.Batch(todo, slots, args.limit).run(print_changes)
+        cluster = RayExecutor(args.address, args.cpus, args.shared) if args.executor == "ray" else None
+        slots = [{}] * (len(todo) or 1) if cluster else batch.worker_slots(min(args.jobs, len(todo)) or 1)
+        statuses = batch.Batch(todo, slots, args.limit, cluster).run(print_changes)
     except KeyboardInterrupt:
         print(f"Stopped. The same command{' without --restart' * args.restart} continues: full runs resume after their "
               "last epoch.", file=sys.stderr)

@@ -16,6 +16,7 @@ from course_utils.errors import CourseError
 from course_utils.reporting.lock import is_held, lock_folder, release_folder
 from course_utils.reporting.record import read_record
 from course_utils.reporting.run_folder import folder_of, reset
+from course_utils.runner.cluster import RayExecutor
 from course_utils.runner.execute import check_parameters, run_notebook
 from course_utils.runner.status import BATCH_LOCK, Status, read_status, write_status
 from course_utils.training.device import uses_cuda
@@ -96,10 +97,13 @@ def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
 
 
 class Batch:
-    """Runs jobs, as many at a time as there are ``slots``; ``limit``: seconds for one cell."""
+    """Runs jobs, as many at a time as there are ``slots``; ``limit``: seconds for one cell; ``cluster``: where, if not
+    here.
+    """
 
-    def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], limit: float | None = None) -> None:
-        self.jobs, self.limit, self.width = jobs, limit, len(slots)
+    def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], limit: float | None = None,
+                 cluster: RayExecutor | None = None) -> None:
+        self.jobs, self.limit, self.width, self.cluster = jobs, limit, len(slots), cluster
         self.free_slots, self.stop = list(slots), threading.Event()
         self.statuses: dict[Path, Status] = {}  # by the runs' folders
 
@@ -135,7 +139,9 @@ class Batch:
             self._note(job, "running", started_at=start)
             limit, path = self.limit or CELL_SECONDS[job.exp.profile] * self.width, job.folder / "record.json"
             before = path.stat().st_mtime_ns if path.exists() else None
-            state, message = run_notebook(job.notebook, job.parameters, job.folder, limit, environment, self.stop)
+            given = job.notebook, job.parameters, job.folder, limit, environment, self.stop
+            dataset = job.exp.dataset if job.exp.data == "real" else None
+            state, message = self.cluster(*given, dataset) if self.cluster else run_notebook(*given)
             if state != "done" and self.stop.is_set():
                 return self._note(job, "waiting")
             differences = job.differences()

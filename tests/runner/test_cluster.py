@@ -1,0 +1,119 @@
+"""A batch on a real Ray cluster of three nodes, which are processes on this machine; one is killed."""
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from course_utils.__main__ import main
+from course_utils.errors import CourseError
+from course_utils.reporting.record import commit, read_record
+from course_utils.runner import cluster
+
+RAY = Path(sys.executable).with_name("ray")
+SEEDS = range(6)
+
+
+def start_node(*arguments):
+    """A node of one raylet; the processes that it starts are its children."""
+    environment = {key: value for key, value in os.environ.items() if key != "COURSE_DATA"}
+    return subprocess.Popen([RAY, "start", "--block", "--disable-usage-stats", *arguments], env=environment,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_node(node):
+    """As if its machine lost power: no process of it can do anything any more."""
+    with contextlib.suppress(psutil.Error):
+        for process in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+    node.wait()
+
+
+def running_notebooks(root):
+    """Processes of the cluster's runs: papermill and kernels."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.info["cmdline"] or ())
+            if "papermill" in command and process.environ().get("RAY_TEST") == str(root):
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_batch_survives_the_death_of_a_node(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    import ray
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    address, scratch = f"127.0.0.1:{port}", f"/tmp/ray-{port}"  # a socket's path may have 107 characters
+    monkeypatch.setenv("RAY_TEST", str(tmp_path))
+    nodes = [start_node("--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0",
+                        "--include-dashboard=false", f"--temp-dir={scratch}")]
+    try:
+        time.sleep(8)
+        nodes += [start_node(f"--address={address}", "--num-cpus=1") for _ in range(2)]
+        batch = subprocess.Popen([sys.executable, "-m", "course_utils", "run", "gtsrb_stn:lenet", "--set", "epochs=1",
+                                  "--seeds", ",".join(map(str, SEEDS)), "--executor", "ray", "--address", address,
+                                  "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 text=True)
+        deadline = time.monotonic() + 120
+        while not running_notebooks(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        time.sleep(5)
+        victim = next(node for node in nodes[1:] if any(  # one that is at work
+            process in psutil.Process(node.pid).children(recursive=True) for process in running_notebooks(tmp_path)))
+        kill_node(victim)
+        text, _ = batch.communicate(timeout=400)
+        assert batch.returncode == 0, text
+        folders = sorted((tmp_path / "gtsrb_stn").iterdir())
+        assert len(folders) == len(SEEDS)  # none twice
+        for seed, folder in zip(SEEDS, folders):
+            record = read_record(folder / "record.json")
+            assert record["experiment"]["seed"] == seed and record["sessions"][0]["commit"] == commit()
+            assert json.loads((folder / "status.json").read_text())["state"] == "done"
+            assert (folder / "01_gtsrb_stn.ipynb").is_file() and list((folder / "figures").glob("*.png"))
+            assert not list(folder.glob("*.pt"))
+        deadline = time.monotonic() + 20
+        while running_notebooks(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert not running_notebooks(tmp_path)
+    finally:
+        ray.shutdown()
+        for node in nodes[::-1]:
+            kill_node(node)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_without_ray_the_option_says_how_to_get_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["run", "gtsrb_stn:lenet", "--executor", "ray", "--output", str(tmp_path)]) == 2
+    assert "pip install -e .[cluster]" in capsys.readouterr().err
+
+
+def test_a_shared_folder_is_used_in_place_and_nothing_is_sent_back(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(cluster, "run_notebook", lambda *args: seen.append(args) or ("done", ""))
+    assert cluster.run_task("nb", {}, tmp_path / "run", True, 1, {}, None) == ("done", "", b"")
+    assert seen[0][1] == {"OUTPUT_DIR": str(tmp_path)} and seen[0][2] == tmp_path / "run"
+
+
+def test_results_of_a_run_are_no_reason_for_another_try(monkeypatch, tmp_path):
+    for state in ("failed", "diverged", "out of memory", "done"):
+        monkeypatch.setattr(cluster, "run_notebook", lambda *args, state=state: (state, "why"))
+        assert cluster.run_task("nb", {}, tmp_path / "run", False, 1, {}, None)[:2] == (state, "why")
+    for state in ("killed", "timeout"):
+        monkeypatch.setattr(cluster, "run_notebook", lambda *args, state=state: (state, "why"))
+        with pytest.raises(cluster.LostRunError) as error:
+            cluster.run_task("nb", {}, tmp_path / "run", False, 1, {}, None)
+        assert error.value.args == (state, "why") and isinstance(error.value, CourseError)
