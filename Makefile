@@ -1,5 +1,5 @@
 # Two commands:  make run  (the notebooks, headless, on synthetic data)  and  make test.
-# Besides:  make browser  (notebooks in a real JupyterLab; needs a Chromium).
+# Besides:  make browser  (notebooks in a real JupyterLab; needs a Chromium)  and  make site  (docs/_site/README.html).
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -17,9 +17,17 @@ browser: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright -c requirements.lock
 	$(BIN)/python tests/notebooks/browser.py $(NOTEBOOKS)
 
+# What is optional, so that its tests run too: Ray, Sphinx, nbgrader, TensorBoard.
+extras: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .[cluster,site,grading,watching] -c requirements.lock
+
+site: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .[site] -c requirements.lock
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_site
+
 .venv/installed: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements.lock
 	touch $@
 
-.PHONY: run test browser
+.PHONY: run test browser extras site

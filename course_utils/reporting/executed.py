@@ -23,6 +23,11 @@ def strip_paths(notebook: Path) -> str:
     return json.dumps(table, indent=1, ensure_ascii=False) + "\n"
 
 
+def move_links(text: str) -> str:
+    """``text`` of a notebook in ``notebooks/`` with its links to files as ``assignments/<name>/runs/`` needs them."""
+    return re.sub(r"\]\((?=\d\d_\w+\.ipynb\))", "](../../../notebooks/", text.replace("](../", "](../../../"))
+
+
 def check_fresh_run(notebook: Path) -> None:
     """Raise ``CourseError`` for a notebook that is not one complete run from its top, without an error."""
     try:

@@ -9,7 +9,7 @@ from course_utils import plots
 from course_utils.config import ASSIGNMENTS
 from course_utils.errors import CourseError
 from course_utils.reporting import overview, tables, weights
-from course_utils.reporting.executed import check_fresh_run, strip_paths
+from course_utils.reporting.executed import check_fresh_run, move_links, strip_paths
 from course_utils.reporting.networks import networks_page
 from course_utils.reporting.record import Record, changed_settings, is_published_data, read_record, variant_of
 from course_utils.reporting.run_folder import run_name
@@ -48,7 +48,7 @@ def publish(folder: Path) -> str:
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
     shown = _shown_runs(assignment)
     if name in shown:
-        atomic_write(home / "runs" / f"{name}.ipynb", strip_paths(notebook))
+        atomic_write(home / "runs" / f"{name}.ipynb", move_links(strip_paths(notebook)))
         weights.export_weights(folder, record, name)
         for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
             if figure.exists() and not figure.is_symlink():

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import textwrap
 
 import numpy as np
@@ -27,7 +28,14 @@ from course_utils.models.summary import count_parameters
 from course_utils.reporting.record import content_hash
 from course_utils.variants import load_experiment
 
-needs_sandbox = pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap (apt install bubblewrap)")
+
+def has_sandbox():
+    """Whether bubblewrap is there, and the system lets it make namespaces."""
+    return bool(shutil.which("bwrap")) and subprocess.run(["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"],
+                                                          check=False, capture_output=True).returncode == 0
+
+
+needs_sandbox = pytest.mark.skipif(not has_sandbox(), reason="needs bubblewrap (apt install bubblewrap)")
 HONEST = """
     import torch
     from torch import nn

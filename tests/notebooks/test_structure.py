@@ -24,6 +24,14 @@ def test_published_runs_are_complete_and_contain_no_local_path(path):
     assert_no_paths(path)
 
 
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *PUBLISHED], ids=lambda path: path.stem)
+def test_links_to_files_lead_somewhere(path):
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    links = [link for text in texts for link in re.findall(r"\]\(([\w./-]+\.(?:ipynb|md))[#)]", text)]
+    assert [link for link in links if not (path.parent / link).is_file()] == []
+
+
 @pytest.mark.parametrize("name", list_assignments())
 def test_exercises_have_solutions_committed_as_one_fresh_run(name):
     path = REPO / "assignments" / name / "solutions.ipynb"

@@ -16,6 +16,7 @@ from course_utils.__main__ import main
 from course_utils.errors import CourseError
 from course_utils.reporting.record import commit, read_record
 from course_utils.runner import cluster
+from course_utils.utils import REPO
 
 RAY = Path(sys.executable).with_name("ray")
 SEEDS = range(6)
@@ -93,6 +94,21 @@ def test_a_batch_survives_the_death_of_a_node(tmp_path, monkeypatch):
         for node in nodes[::-1]:
             kill_node(node)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_the_recipe_for_slurm_runs_on_its_local_executor(tmp_path):
+    pytest.importorskip("submitit")
+    text = (REPO / "docs" / "scaling.md").read_text()
+    recipe = text.partition("```python\n")[2].partition("```")[0]
+    assert len(recipe.splitlines()) <= 13
+    first, _, rest = recipe.partition("\n")
+    assert first == 'CLUSTER, PROFILE, SEEDS, OUTPUT = "slurm", "full", range(3), "outputs"'
+    here = f'CLUSTER, PROFILE, SEEDS, OUTPUT = "local", "smoke", range(1), {str(tmp_path)!r}\n'
+    done = subprocess.run([sys.executable, "-c", here + rest], capture_output=True, text=True, cwd=REPO)
+    assert "[('done', '')]" in done.stdout, done.stderr[-2000:]
+    folder, = (tmp_path / "cifar10_custom_resnet").iterdir()
+    assert read_record(folder / "record.json")["experiment"]["profile"] == "smoke"
 
 
 def test_without_ray_the_option_says_how_to_get_it(monkeypatch, capsys, tmp_path):
