@@ -10,7 +10,7 @@ import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,13 @@ class Grade:
     student: str
     assignment: str = ""
     variant: str = ""
+    data: str = ""  # which the submission names
     accuracy: float | None = None  # on the hidden images, 0 to 1
-    images: int = 0  # hidden ones
-    claimed: float | None = None  # accuracy in the submitted record, which anyone can write
+    hidden_images: int | None = None
+    claimed_accuracy: float | None = None  # in the submitted record, which anyone can write
     parameters: int | None = None
+    rules_kept: int | None = None
+    rules_broken: int | None = None
     rules: list[tuple[str, str, str]] = field(default_factory=list)  # verdict, rule, what was found
     note: str = ""
     curves: str = ""  # file name of a figure
@@ -63,8 +66,7 @@ def grade_all(home: Path, out: Path, key: bytes, limits: Limits, jobs: int = 1) 
     out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
         grades = list(pool.map(lambda folder: _grade_safely(folder, out, key, limits), folders))
-    _write_csv(grades, out / "grades.csv")
-    atomic_write(out / "index.html", PAGE.format(parts="".join(map(_section, grades))))
+    _write_tables(grades, out)
     return grades
 
 
@@ -94,6 +96,7 @@ def _grade(grade: Grade, folder: Path, out: Path, key: bytes, limits: Limits) ->
     exp = load_experiment(card["assignment"], card["variant"], dataset=card["dataset"])
     claims = _read_claims(grade, folder, out)
     data = _load(exp.dataset, exp.assignment, exp.variant)
+    grade.data = data.title
     chosen = _hidden(exp.dataset, exp.assignment, exp.variant, key)
     labels, size = data.test_labels[chosen], input_size(exp)
     with tempfile.TemporaryDirectory() as scratch:
@@ -107,8 +110,10 @@ def _grade(grade: Grade, folder: Path, out: Path, key: bytes, limits: Limits) ->
             "mean": data.mean, "std": data.std})], {program: "/program.pt2", images: "/images.npy"}, result, limits)
         found = json.loads(result.read_bytes())
     plain, shifted = (float((np.array(predicted) == labels).mean()) for predicted in found["predicted"])
-    grade.accuracy, grade.images, grade.parameters = plain, len(labels), found["parameters"]
+    grade.accuracy, grade.hidden_images, grade.parameters = plain, len(labels), found["parameters"]
     grade.rules = [_verdict(finding, exp, plain, bool(claims)) for finding in found["findings"]]
+    verdicts = [verdict for verdict, *_ in grade.rules]
+    grade.rules_kept, grade.rules_broken = verdicts.count("kept"), verdicts.count("BROKEN")
     if plain - shifted > SUSPICIOUS:
         grade.note = f"shifted by one pixel, the same images have {shifted:.1%}: does it know the files by heart?"
 
@@ -135,8 +140,8 @@ def _read_claims(grade: Grade, folder: Path, out: Path) -> dict[str, Any]:
         if (folder / RECORD).stat().st_size > LARGEST_RECORD:
             return {}
         record: Record = read_record(folder / RECORD)
-        grade.claimed = float(record["final"]["accuracy"])
-        figure = plots.curves(record["history"], f"Curves as {folder.name} submitted them")
+        grade.claimed_accuracy = float(record["final"]["accuracy"])
+        figure = plots.curves(record["history"], "Curves, as submitted")
         name = hashlib.sha256(folder.name.encode()).hexdigest()[:12] + ".png"
         plots.save_figure(figure, out / name)
         grade.curves = name
@@ -174,31 +179,19 @@ def _verdict(finding: Mapping[str, Any], exp: Experiment, accuracy: float, is_cl
     return words.get(passed, "open"), rule, found
 
 
-def _write_csv(grades: Sequence[Grade], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["student", "assignment", "variant", "accuracy", "hidden_images", "accuracy_claimed",
-                         "parameters", "rules_kept", "rules_broken", "note"])
-        for grade in grades:
-            verdicts = [verdict for verdict, *_ in grade.rules]
-            row = [grade.student, grade.assignment, grade.variant, _share(grade.accuracy), grade.images,
-                   _share(grade.claimed), grade.parameters or "", verdicts.count("kept"), verdicts.count("BROKEN"),
-                   grade.note]
-            writer.writerow([f"'{cell}" if str(cell)[:1] in "=+-@\t\r" and cell != "" else cell for cell in row])
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _section(grade: Grade) -> str:
-    """One submission on the page; everything that a student may have written is escaped."""
-    facts = {"assignment": f"{grade.assignment}:{grade.variant}", "accuracy": f"{_share(grade.accuracy)} of "
-             f"{grade.images} hidden images (its record says {_share(grade.claimed) or 'nothing'})",
-             "parameters": grade.parameters, "note": grade.note}
-    rows = [*facts.items()] if grade.accuracy is not None else [("not graded", grade.note)]
-    rows += [(verdict, f"{rule}: {found}") for verdict, rule, found in grade.rules]
-    cells = "".join(f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
-                    for name, value in rows if value not in ("", None))
-    figure = f'<img src="{grade.curves}" alt="curves, as submitted">' if grade.curves else ""
-    return f"<h2>{html.escape(grade.student)}</h2><table>{cells}</table>{figure}"
+def _write_tables(grades: Sequence[Grade], out: Path) -> None:
+    """``grades.csv``, where no name can be a formula, and ``index.html`` with the same columns, rules and curves."""
+    rows, sections = [], []
+    for grade in grades:
+        row = {name: f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+               for name, value in asdict(grade).items() if name not in ("rules", "curves")}
+        rows.append({name: f"'{text}" if text[:1] in tuple("=+-@") else text for name, text in row.items()})
+        shown = [*row.items(), *((verdict, f"{rule}: {found}") for verdict, rule, found in grade.rules)]
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in shown if text)
+        figure = f'<img src="{grade.curves}" alt="curves, as submitted">' if grade.curves else ""
+        sections.append(f"<h2>{html.escape(grade.student)}</h2><table>{cells}</table>{figure}")
+    atomic_write(out / "index.html", PAGE.format(parts="".join(sections)))
+    with (out / "grades.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)

@@ -4,9 +4,11 @@ The second process never imports the student's code: what it counts, checks and 
 """
 import io
 import json
+import operator
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from course_utils.models import build_model
 from course_utils.variants import load_experiment
 
 STATISTICS = {3, 4}  # arguments of aten.batch_norm that are statistics, not weights
+BATCH = 50  # images that a program takes at a time
 
 
 class Program(nn.Module):
@@ -33,38 +36,60 @@ class Program(nn.Module):
         self.weights = nn.ParameterList(nn.Parameter(x.float(), False) for x in _weights(graph))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.run(images)
+        padding = images.new_zeros(BATCH - len(images), *images.shape[1:])
+        return self.run(torch.cat([images, padding]))[:len(images)]
 
 
 class _Operations(fx.Interpreter):
+    """Runs the operations of aten, and nothing else that a file may name."""
+
     def call_function(self, target: Any, args: tuple, kwargs: dict) -> Any:
         """By the operation's plain name, "conv2d" for aten.conv2d.default."""
-        if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-            target = getattr(torch.ops.aten, target._schema.name.partition("::")[2])
-        return super().call_function(target, args, kwargs)
+        if target is operator.getitem:
+            return target(*args)
+        if str(target) == "wrap_with_autocast":  # device, dtype, enabled, cache, graph, its inputs
+            return _Operations(args[4]).run(*args[5:])
+        if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+            raise CourseError(f"the network uses {target}, which is no operation of torch.ops.aten.")
+        return getattr(torch.ops.aten, target._schema.name.partition("::")[2])(*args, **kwargs)
+
+    def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        raise CourseError(f"the network uses {target}, which is no operation of torch.ops.aten.")
+
+    call_method = call_module
 
 
 def _weights(graph: fx.GraphModule) -> list[Tensor]:
     """Every tensor that the network holds, trained or fixed, but for the statistics of batch norm."""
     found = {}
-    for node in graph.graph.nodes:
-        if node.op == "get_attr":
+    for part in (part for part in graph.modules() if isinstance(part, fx.GraphModule)):
+        for node in (node for node in part.graph.nodes if node.op == "get_attr"):
             uses = [(str(user.target), place) for user in node.users for place, x in enumerate(user.args) if x is node]
             if any("batch_norm" not in name or place not in STATISTICS for name, place in uses):
-                found[node.target] = fx.graph_module._get_attr(graph, node.target)
-    return [tensor for tensor in found.values() if isinstance(tensor, Tensor)]
+                tensor = fx.graph_module._get_attr(part, node.target)
+                found |= {id(tensor): tensor} if isinstance(tensor, Tensor) else {}
+    return list(found.values())
 
 
 def export(model: str, settings: dict[str, Any], classes: int, size: int) -> bytes:
-    """The network ``model`` with the weights of the submission, as a program for images (N, 3, size, size)."""
+    """The network ``model`` with the weights of the submission, as a program for images (BATCH, 3, size, size)."""
     home = Path("/submission")
     network = build_model(f"{home}/{model}" if is_custom(model) else model, classes, size, **settings)
     network.load_state_dict(load_file(home / "weights.safetensors"))
-    network.eval()
-    program = torch.export.export(network, (torch.zeros(2, 3, size, size),),
-                                  dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    program = torch.export.export(network.eval(), (torch.zeros(BATCH, 3, size, size),))
     torch.export.save(program, buffer := io.BytesIO())
     return buffer.getvalue()
+
+
+def load_program(path: str) -> Program:
+    """``torch.export.load`` without pickle and sympy's parser, which would execute code that a file holds."""
+    def refuse(*_: Any, **__: Any) -> None:
+        raise CourseError("the program holds more than tensors and operations.")
+
+    load = torch.load
+    with (patch("pickle.loads", refuse), patch("torch._C._pickle_load_obj", refuse), patch("sympy.sympify", refuse),
+          patch("torch.load", lambda file, **_: load(file, weights_only=True))):
+        return Program(torch.export.load(path))
 
 
 @torch.no_grad()
@@ -74,7 +99,7 @@ def judge(assignment: str, variant: str, claimed: dict[str, Any], size: int, mea
 
     ``claimed``: settings of the training that nobody can see in a network. Images: uint8 (views, N, H, W, 3).
     """
-    program = Program(torch.export.load("/program.pt2"))
+    program = load_program("/program.pt2")
     exp = load_experiment(assignment, variant, **claimed)
     try:
         findings = [vars(finding) for finding in check_rules(exp, program, size)]
@@ -85,7 +110,7 @@ def judge(assignment: str, variant: str, claimed: dict[str, Any], size: int, mea
     augment, predicted = BatchAugment(resize, mean, std), []
     for images in torch.from_numpy(np.load("/images.npy")):
         outputs = [program(augment(part, image_keys(0, 0, torch.zeros(len(part), dtype=torch.int64)))).flatten(1)
-                   for part in images.split(200)]
+                   for part in images.split(BATCH)]
         predicted.append(torch.cat(outputs).argmax(1).tolist())
     return json.dumps({"parameters": sum(x.numel() for x in program.weights), "findings": findings,
                        "predicted": predicted}).encode()

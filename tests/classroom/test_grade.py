@@ -2,24 +2,26 @@
 import csv
 import json
 import os
+import pickle
 import re
 import shutil
 import socket
 import subprocess
 import textwrap
+import zipfile
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from helpers import finished_record
+from helpers import Hostile, finished_record
 from PIL import Image
 from safetensors.torch import save_file
 
 from course_utils.analysis.rules import check_rules
 from course_utils.classroom import sandbox
 from course_utils.classroom.grade import grade_all
-from course_utils.classroom.program import Program
+from course_utils.classroom.program import BATCH, load_program
 from course_utils.classroom.sandbox import Limits
 from course_utils.data.own import prepare_folder
 from course_utils.errors import CourseError
@@ -160,7 +162,8 @@ def graded(classroom):
 class TestASubmission:
     def test_that_is_honest_gets_what_it_reaches(self, graded):
         ann = graded["ann"]
-        assert (ann.accuracy, ann.images, ann.parameters, ann.note) == (1.0, 12, 9, "")
+        assert (ann.accuracy, ann.hidden_images, ann.parameters, ann.note) == (1.0, 12, 9, "")
+        assert ann.data.startswith("colors (own data")
         verdicts = {rule: verdict for verdict, rule, _ in ann.rules}
         assert verdicts["at most 200,000 parameters"] == verdicts["without max pooling"] == "kept"
         assert verdicts["uses dilated convolution"] == "BROKEN"
@@ -168,12 +171,12 @@ class TestASubmission:
         assert next(verdict for rule, verdict in verdicts.items() if "augmentation" in rule) == "open"  # no record
 
     def test_with_a_forged_record_gets_its_weights_accuracy(self, graded):
-        assert graded["forges"].accuracy < 0.5 and graded["forges"].claimed == 1.0
+        assert graded["forges"].accuracy < 0.5 and graded["forges"].claimed_accuracy == 1.0
 
     def test_that_patches_the_checks_changes_nothing(self, graded):
         verdicts = {rule: verdict for verdict, rule, _ in graded["patches"].rules}
         assert verdicts["without max pooling"] == "BROKEN" and graded["patches"].parameters == 9
-        assert graded["patches"].accuracy == 1.0 and graded["patches"].images == 12
+        assert graded["patches"].accuracy == 1.0 and graded["patches"].hidden_images == 12
 
     @pytest.mark.parametrize("student", ["reads", "writes"])
     def test_that_looks_around_finds_nothing(self, graded, student):
@@ -203,7 +206,7 @@ class TestASubmission:
         assert len(rows) == len(graded) and accuracy["ann"] == "1.0000" and accuracy["'=zip()"] == ""
         page = (classroom / "out" / "index.html").read_text()
         assert "&lt;b&gt;bold" in page and "<b>bold" not in page
-        assert page.count("<img") == 1 and "its record says 1.0000" in page  # the forged record's curves
+        assert page.count("<img") == 1 and "<th>claimed_accuracy</th><td>1.0000" in page  # the forged record's curves
 
 
 @needs_sandbox
@@ -238,13 +241,39 @@ def test_without_bubblewrap_nothing_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("assignment", "variant"), [
     ("cifar10_dilated_depthwise", "s7"), ("cifar10_dilated_depthwise", "net"), ("cifar10_dilated_depthwise", "best"),
     ("cifar10_custom_resnet", "published"), ("stl10_versions", "2.4"), ("stl10_versions", "2.5")])
-def test_rules_find_the_same_in_a_program_as_in_its_network(assignment, variant):
+def test_rules_find_the_same_in_a_program_as_in_its_network(assignment, variant, tmp_path):
     exp, size = load_experiment(assignment, variant), 96 if assignment == "stl10_versions" else 32
     model = build_model(exp.model, 10, size, **exp.model_settings).eval()
-    images = torch.rand(3, 3, size, size)
-    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-    program = Program(exported)
-    torch.testing.assert_close(program(images[:1]), model(images[:1]), rtol=1e-5, atol=1e-6)
+    exported = torch.export.export(model, (torch.zeros(BATCH, 3, size, size),))
+    torch.export.save(exported, tmp_path / "program.pt2")
+    program, images = load_program(tmp_path / "program.pt2"), torch.rand(3, 3, size, size)
+    torch.testing.assert_close(program(images), model(images), rtol=1e-5, atol=1e-6)
     assert sum(weights.numel() for weights in program.weights) == count_parameters(model)
     one, other = (check_rules(exp, network, size) for network in (model, program))
     assert [(f.rule, f.passed) for f in one] == [(f.rule, f.passed) for f in other]
+
+
+class _Square(torch.nn.Module):
+    def forward(self, images):
+        return images.square().mean((2, 3))
+
+
+@pytest.mark.parametrize("attack", ["pickle", "function"])
+def test_a_program_with_code_in_it_is_refused(tmp_path, attack, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exported = torch.export.export(_Square(), (torch.zeros(BATCH, 3, 8, 8),))
+    torch.export.save(exported, "good.pt2")
+    with zipfile.ZipFile("good.pt2") as good, zipfile.ZipFile("bad.pt2", "w") as bad:
+        for name in good.namelist():
+            data = good.read(name)
+            if attack == "function" and name.endswith(".json") and b"square" in data:
+                data = data.replace(b"torch.ops.aten.square.default", b"torch.os.system")
+            if attack == "pickle" and name.endswith("model_constants_config.json"):
+                data = json.dumps({"config": {"x": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True,
+                                                    "tensor_meta": None}}}).encode()
+                bad.writestr(name.replace("model_constants_config.json", "opaque_obj_0"), pickle.dumps(Hostile()))
+            bad.writestr(name, data)
+    load_program("good.pt2")(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(Exception, match=r"no operation of torch\.ops\.aten|more than tensors|not an allowed operator"):
+        load_program("bad.pt2")(torch.zeros(2, 3, 8, 8))
+    assert not (tmp_path / "harmed").exists()
