@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from course_utils.augment import color, geometry
 from course_utils.config import Transform
-from course_utils.errors import CourseError, unknown_name_error
+from course_utils.errors import CourseError, check_names
 
 TRANSFORMS: Mapping[str, type] = {
     "horizontal_flip": geometry.HorizontalFlip, "vertical_flip": geometry.VerticalFlip, "flip_both": geometry.FlipBoth,
@@ -21,13 +21,10 @@ def build_steps(augmentation: Sequence[Transform]) -> list[tuple[float, object]]
     """``(p, transform)`` of each described step. Raises ``CourseError`` for an unknown name, setting or p."""
     steps = []
     for described in augmentation:
-        if described.name not in TRANSFORMS:
-            raise unknown_name_error("transform", described.name, TRANSFORMS)
+        check_names("transform", [described.name], TRANSFORMS)
         kind = TRANSFORMS[described.name]
-        legal = [f.name for f in dataclasses.fields(kind)]
+        check_names(f"setting of {described.name}", described.settings, [f.name for f in dataclasses.fields(kind)])
         for name, value in described.settings.items():
-            if name not in legal:
-                raise unknown_name_error(f"setting of {described.name}", name, legal)
             low, high = (1, 10) if kind is geometry.EnlargeCrop else LIMITS[name]
             kinds = (int,) if name == "size" else (int, float)
             if type(value) not in kinds or not low <= value <= high:

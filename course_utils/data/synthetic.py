@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from course_utils.data.info import DATASETS
-from course_utils.errors import unknown_name_error
+from course_utils.errors import check_names
 
 SHAPES = ("plain disc", "striped square", "dotted triangle", "plain ring", "striped cross",
           "dotted frame", "checked bar", "plain star", "checked diamond", "target")
@@ -27,8 +27,7 @@ def generate(name: str, counts: Mapping[str, int], seed: int) -> dict[str, np.nd
     Every split is balanced and shuffled; equal arguments give equal bytes. For "gtsrb" also ``train_tracks`` int64: the
     k-th image of a class belongs to its track k // TRACK_LENGTH; numbers are unique over all classes.
     """
-    if name not in CLASSES:
-        raise unknown_name_error("synthetic data set", name, CLASSES)
+    check_names("synthetic data set", [name], CLASSES)
     arrays, tracks, size, classes = {}, {}, DATASETS[name].image_size, len(CLASSES[name])
     for stream, (split, count) in enumerate(counts.items()):
         labels = np.random.default_rng([seed, stream]).permutation(np.arange(count, dtype=np.int64) % classes)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from course_utils.config import is_custom
-from course_utils.errors import unknown_name_error
+from course_utils.errors import check_names
 from course_utils.models import custom
 from course_utils.models.cifar10 import S7, CustomResNet, Net, ResNet18, S7Mixed
 from course_utils.models.gtsrb import VGG16, LeNet, ResNet34, lenet_stn, resnet34_stn, vgg16_stn
@@ -28,10 +28,6 @@ def build_model(name: str, num_classes: int, image_size: int = 32, **settings: A
     """
     if is_custom(name):
         return custom.build(name, num_classes, image_size, **settings)
-    if name not in MODELS:
-        raise unknown_name_error("model", name, MODELS)
-    legal = [p for p in inspect.signature(MODELS[name]).parameters if p != "num_classes"]
-    for setting in settings:
-        if setting not in legal:
-            raise unknown_name_error(f"setting of {name}", setting, legal)
+    check_names("model", [name], MODELS)
+    check_names(f"setting of {name}", settings, inspect.signature(MODELS[name]).parameters.keys() - {"num_classes"})
     return MODELS[name](num_classes=num_classes, **settings)
