@@ -14,7 +14,7 @@ import numpy as np
 
 from course_utils.data.download import download, download_members, file_md5
 from course_utils.data.info import DATASETS, data_root
-from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, STL10_FOLDER, Arrays, read_files
+from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, Arrays, read_files
 from course_utils.errors import CourseError, DiskFullError
 from course_utils.utils import atomic_write, disk_error
 
@@ -86,14 +86,13 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
 
 def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, str]:
     """The arrays and where they are from."""
-    info = DATASETS[name]
+    info, (marker, read) = DATASETS[name], LAYOUTS[name]
     published = ", ".join(archive.name for archive in info.archives)
     for place in (root / name, root):
-        for marker, read in LAYOUTS[name].items():
-            members = {place / marker / member: md5 for member, md5 in info.members.items()}
-            if (place / marker).exists() and all(path.is_file() for path in members):
-                _check_md5(members)
-                return read_files(read, place), marker
+        members = {place / marker / member: md5 for member, md5 in info.members.items()}
+        if (place / marker).exists() and all(path.is_file() for path in members):
+            _check_md5(members)
+            return read_files(read, place), marker
     found = {archive.name: place / archive.name for place in (root, root / name) for archive in info.archives
              if (place / archive.name).is_file()}
     if len(found) == len(info.archives):
@@ -105,27 +104,25 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
     log(f"{name}: nothing found in {root}; downloading {', '.join(info.members) or published}")
     try:
         if info.members:
-            download_members(info.archives[0].mirrors, root / name / STL10_FOLDER, info.members, log)
-            return read_files(LAYOUTS[name][STL10_FOLDER], root / name), published
+            download_members(info.archives[0].mirrors, root / name / marker, info.members, log)
+            return read_files(read, root / name), published
         for archive in info.archives:
-            found[archive.name] = download(archive.mirrors, found.get(archive.name, root / archive.name), archive.md5,
-                                           log)
+            download(archive.mirrors, found.setdefault(archive.name, root / archive.name), archive.md5, log)
         return _read_archives(found, name), published
     except DiskFullError:
         raise
     except CourseError as error:
         raise CourseError(
-            f"Could not get {name}. Looked in {root} for prepared arrays, {', '.join(LAYOUTS[name])} and {published}; "
+            f"Could not get {name}. Looked in {root} for prepared arrays, {marker} and {published}; "
             f"then tried to download:\n{error}\nDownload {published} by hand, put it into {root} and run this again."
         ) from error
 
 
 def _raise_for_misplaced(name: str, root: Path) -> None:
     """Raise ``CourseError`` when the files lie one folder too deep, or in small letters: no need to download them."""
-    home, markers = root / name, {marker.lower(): marker for marker in LAYOUTS[name]}
+    home, marker = root / name, LAYOUTS[name][0]
     for path in [path for folder in (home, root) for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]:
-        marker = markers.get(path.name.lower())
-        if marker and (path.name != marker or path.parent not in (home, root)):
+        if path.name.lower() == marker.lower() and (path.name != marker or path.parent not in (home, root)):
             raise CourseError(f"{path} looks like {name}: move it, with what lies beside it, into {home}, and give it "
                               f"the published name {marker}. Then run this again; nothing was downloaded.")
 

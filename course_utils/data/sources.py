@@ -131,7 +131,7 @@ def _in_tar(read: Callable[[Callable[[str], bytes]], Arrays], folder: str) -> Ca
 # Not torchvision.datasets.GTSRB: its training set is that of the competition's first phase, 26,640 images.
 ARCHIVE_READERS: Mapping[str, Callable[[Sequence[Path]], Arrays]] = {
     "cifar10": _in_tar(_cifar10, CIFAR10_FOLDER), "gtsrb": _gtsrb_archives, "stl10": _in_tar(_stl10, STL10_FOLDER)}
-LAYOUTS: Mapping[str, Mapping[str, Callable[[Path], Arrays]]] = {  # a path that exists in it -> reader of its parent
-    "cifar10": {CIFAR10_FOLDER: lambda home: _cifar10(lambda name: (home / CIFAR10_FOLDER / name).read_bytes())},
-    "gtsrb": {"Train.csv": _gtsrb_kaggle},
-    "stl10": {STL10_FOLDER: lambda home: _stl10(lambda name: (home / STL10_FOLDER / name).read_bytes())}}
+LAYOUTS: Mapping[str, tuple[str, Callable[[Path], Arrays]]] = {  # a path in it, and the reader of its parent
+    "cifar10": (CIFAR10_FOLDER, lambda home: _cifar10(lambda name: (home / CIFAR10_FOLDER / name).read_bytes())),
+    "gtsrb": ("Train.csv", _gtsrb_kaggle),
+    "stl10": (STL10_FOLDER, lambda home: _stl10(lambda name: (home / STL10_FOLDER / name).read_bytes()))}
