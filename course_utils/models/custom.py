@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from course_utils.config import is_custom, locate_model
+from course_utils.config import locate_model
 from course_utils.errors import CourseError, unknown_name_error
 
 
@@ -144,15 +144,12 @@ def _readable_errors(path: Path) -> Iterator[None]:
         file, line = Path(error.filename or path), (error.text or "").strip()
         raise CourseError(f"{file.name}, line {error.lineno}:\n    {line}\nSyntaxError: {error.msg}") from None
     except (Exception, SystemExit) as error:  # whatever a student's code may raise; sys.exit would look like success
-        raise (_with_source_line(path, error) or CourseError(f"{path.name}: {type(error).__name__}: {error}")) from None
+        other = CourseError(f"{path.name}: {type(error).__name__}: {error}")
+        raise (error_with_source_line(path, error) or other) from None
 
 
-def error_with_source_line(name: str, error: BaseException) -> CourseError | None:
-    """``error`` with the line of the custom network's file where it happened; ``None`` when that is elsewhere."""
-    return _with_source_line(locate_model(name)[0], error) if is_custom(name) else None
-
-
-def _with_source_line(path: Path, error: BaseException) -> CourseError | None:
+def error_with_source_line(path: Path, error: BaseException) -> CourseError | None:
+    """``error`` with the line of ``path`` or of a module beside it where it happened; ``None`` when elsewhere."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == path.parent]
     return CourseError(f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name}:\n"
                        f"    {frames[-1].line}\n{type(error).__name__}: {error}") if frames else None

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from course_utils.config import Experiment, describe_differences
+from course_utils.config import Experiment, describe_differences, is_custom, locate_model
 from course_utils.data.loader import BatchLoader, Loaders
 from course_utils.errors import CourseError, DivergenceError, OutOfMemoryError
 from course_utils.evaluation.metrics import predict
@@ -156,7 +156,7 @@ def readable_errors(exp: Experiment, device: torch.device) -> Iterator[None]:
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate|not enough memory", str(error)):
             raise OutOfMemoryError(f"A step with {exp.batch_size} images does not fit into {format_memory(device)}: "
                                    f"use a smaller batch_size (it is another experiment then). {first}") from error
-        if report := error_with_source_line(exp.model, error):
+        if is_custom(exp.model) and (report := error_with_source_line(locate_model(exp.model)[0], error)):
             raise report from None
         raise
 
