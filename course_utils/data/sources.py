@@ -4,6 +4,7 @@ A file that is incomplete or damaged, or asks for code to be executed, is a ``Co
 """
 import codecs
 import csv
+import functools
 import io
 import pickle
 import tarfile
@@ -120,17 +121,15 @@ def read_image(file: Path | IO[bytes]) -> Image.Image:
         raise CourseError(f"{file} cannot be read as a picture: {error}") from error
 
 
-def _in_tar(read: Callable[[Callable[[str], bytes]], Arrays], folder: str) -> Callable[[Sequence[Path]], Arrays]:
-    def reader(paths: Sequence[Path]) -> Arrays:
-        with tarfile.open(paths[0]) as tar:
-            return read(lambda name: tar.extractfile(f"{folder}/{name}").read())
-
-    return reader
+def _read_tar(read: Callable[[Callable[[str], bytes]], Arrays], folder: str, paths: Sequence[Path]) -> Arrays:
+    with tarfile.open(paths[0]) as tar:
+        return read(lambda name: tar.extractfile(f"{folder}/{name}").read())
 
 
 # Not torchvision.datasets.GTSRB: its training set is that of the competition's first phase, 26,640 images.
 ARCHIVE_READERS: Mapping[str, Callable[[Sequence[Path]], Arrays]] = {
-    "cifar10": _in_tar(_cifar10, CIFAR10_FOLDER), "gtsrb": _gtsrb_archives, "stl10": _in_tar(_stl10, STL10_FOLDER)}
+    "cifar10": functools.partial(_read_tar, _cifar10, CIFAR10_FOLDER), "gtsrb": _gtsrb_archives,
+    "stl10": functools.partial(_read_tar, _stl10, STL10_FOLDER)}
 LAYOUTS: Mapping[str, tuple[str, Callable[[Path], Arrays]]] = {  # a path in it, and the reader of its parent
     "cifar10": (CIFAR10_FOLDER, lambda home: _cifar10(lambda name: (home / CIFAR10_FOLDER / name).read_bytes())),
     "gtsrb": ("Train.csv", _gtsrb_kaggle),
