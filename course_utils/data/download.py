@@ -1,10 +1,9 @@
 """Downloading a file, or some members of an archive: mirrors in turn, resumed, limited in time, checked by MD5."""
 import hashlib
 import http.client
+import multiprocessing.pool
 import os
-import queue
 import tarfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -94,22 +93,13 @@ def _try_mirrors(mirrors: Sequence[str], get: Callable[[str, float], None], fold
 
 def _open(request: str | urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
     """The server's reply with its complete header. Raises ``TimeoutError`` for a header that only drips in."""
-    result: queue.SimpleQueue = queue.SimpleQueue()
-
-    def connect() -> None:  # in a thread: the socket's timeout begins again with every byte
-        try:
-            result.put(urllib.request.urlopen(request, timeout=timeout))
-        except Exception as error:
-            result.put(error)
-
-    threading.Thread(target=connect, daemon=True).start()
+    pool = multiprocessing.pool.ThreadPool(1)  # in a thread: the socket's timeout begins again with every byte
+    reply = pool.apply_async(urllib.request.urlopen, [request], {"timeout": timeout})
+    pool.close()  # the thread ends after this
     try:
-        reply = result.get(timeout=2 * timeout)
-    except queue.Empty:
+        return reply.get(2 * timeout)
+    except multiprocessing.TimeoutError:
         raise TimeoutError(f"timed out: no complete header within {2 * timeout:.0f} seconds") from None
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
 
 
 class _Reply:
