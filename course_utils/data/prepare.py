@@ -18,7 +18,6 @@ from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, Arrays, 
 from course_utils.errors import CourseError, DiskFullError
 from course_utils.utils import atomic_write, disk_error
 
-TORCHVISION_GTSRB = "GTSRB/Training"  # where torchvision.datasets.GTSRB unpacks its training set
 
 def sha256(array: np.ndarray) -> str:
     """SHA-256 of the array's bytes in C order, as hexadecimal digits."""
@@ -98,7 +97,7 @@ def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, st
     if len(found) == len(info.archives):
         return _read_archives(found, name), published
     _raise_for_misplaced(name, root)
-    if (root / name / TORCHVISION_GTSRB).is_dir():
+    if (root / name / "GTSRB" / "Training").is_dir():  # unpacked by torchvision.datasets.GTSRB
         log("This is torchvision's folder: its 26,640 training images are those of another competition. Of its "
             "archives, those of the test images are used.")
     log(f"{name}: nothing found in {root}; downloading {', '.join(info.members) or published}")

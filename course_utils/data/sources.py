@@ -21,7 +21,6 @@ from course_utils.errors import CourseError
 Arrays = dict[str, np.ndarray]
 SPLITS = ("train", "test")
 CIFAR10_FOLDER, STL10_FOLDER = "cifar-10-batches-py", "stl10_binary"  # in the archives, and where torchvision unpacks
-GTSRB_FIRST = 20  # Kaggle's Train.csv begins with this class, then 0 to 42
 
 
 def read_files(read: Callable[[Any], Arrays], files: Any) -> Arrays:
@@ -78,7 +77,7 @@ def _gtsrb_archives(paths: Sequence[Path]) -> Arrays:
     """The benchmark's own files: PPM images and tables with semicolons; classes in the order of Kaggle's table."""
     with zipfile.ZipFile(paths[0]) as train, zipfile.ZipFile(paths[1]) as test, zipfile.ZipFile(paths[2]) as truth:
         rows = []
-        for label in sorted(range(43), key=lambda label: (label != GTSRB_FIRST, label)):
+        for label in (20, *range(20), *range(21, 43)):  # as Kaggle's Train.csv
             folder = f"GTSRB/Final_Training/Images/{label:05d}"
             table = _gtsrb_table(train.read(f"{folder}/GT-{label:05d}.csv"), ";", "Filename")
             rows += [(f"{folder}/{name}", row_label) for name, row_label in table]
