@@ -3,7 +3,7 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,9 +18,12 @@ DPI = 110  # of saved figures
 History = Sequence[Mapping[str, Any]]  # one row per epoch
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1,
+               title: str | None = None) -> tuple[Figure, np.ndarray]:
     """A figure of ``width`` x ``height`` inches and its axes, (rows, columns)."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    if title is not None:
+        figure.suptitle(title, fontsize=10)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -31,14 +34,14 @@ def style_axes(axis: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Image:
-    """Write ``figure`` as PNG of 256 colors to ``path``, whose folder is made, and return it to be shown in a notebook.
-
-    A third of the size of a PNG with all colors, and the notebook then holds the same bytes as the file.
+    """Write ``figure`` to ``path``, whose folder is made, as PNG of 256 colors, a third of the size of one with all.
+    Return it to be shown in a notebook, which then holds the same bytes as the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = io.BytesIO()
     figure.savefig(pixels, dpi=DPI, metadata={"Software": None})
-    quantize(pixels).save(path, "PNG")
+    picture = PIL.Image.open(pixels).convert("RGB")
+    picture.quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(path, "PNG")
     return Image(filename=str(path), alt=figure.get_suptitle())
 
 
@@ -55,11 +58,6 @@ def save_svg(figure: Figure, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def quantize(png: IO[bytes]) -> PIL.Image.Image:
-    """A PNG reduced to the 256 colors that suit it best."""
-    return PIL.Image.open(png).convert("RGB").quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
-
-
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "",
                below: Sequence[np.ndarray] = (), heat: np.ndarray | None = None, names: Sequence[str] = (),
                outlines: np.ndarray | None = None) -> Figure:
@@ -73,7 +71,7 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
     rows, block = max(1, -(-len(images) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
     across = 1.08 * columns - 0.08
     width = min(1.25 * columns, 14.5)  # inches
-    figure, [[axis]] = new_figure(width, width / across * block * rows + 0.4)
+    figure, [[axis]] = new_figure(width, width / across * block * rows + 0.4, title=title)
     for k, text in enumerate(titles[:len(images)]):
         left, top = 1.08 * (k % columns), block * (k // columns)
         axis.text(left + 0.5, top - 0.03, text, ha="center", va="bottom", fontsize=8)
@@ -89,7 +87,6 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
             axis.text(-0.05, top + 1.05 * number + 0.5, name, ha="right", va="center", rotation=90, fontsize=8)
     axis.set(xlim=(-0.2 * bool(names), across), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
     axis.axis("off")
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -114,8 +111,7 @@ def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: flo
     """
     lowest = int(np.argmin(losses))
     end = next((k for k in range(lowest, len(losses)) if losses[k] > 4 * losses[lowest]), len(losses))
-    figure, [[axis]] = new_figure(6.5, 3.4)
-    figure.suptitle(title, fontsize=10)
+    figure, [[axis]] = new_figure(6.5, 3.4, title=title)
     axis.plot(lrs[:end], losses[:end], color=BLUE)
     axis.axhline(np.log(classes), color="gray", linestyle=":", label=f"guessing: ln {classes} = {np.log(classes):.2f}")
     if suggestion:
@@ -129,8 +125,7 @@ def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: flo
 def schedule(rates: Sequence[float], steps_per_epoch: int, title: str,
              momentum: Sequence[float] | None = None) -> Figure:
     """The learning rate of every step, over epochs, and on a second axis the momentum."""
-    figure, [[axis]] = new_figure(6.5, 2.8)
-    figure.suptitle(title, fontsize=10)
+    figure, [[axis]] = new_figure(6.5, 2.8, title=title)
     epochs, peak = np.arange(len(rates)) / steps_per_epoch, int(np.argmax(rates))
     axis.plot(epochs, rates, color=BLUE)
     if peak:
@@ -167,7 +162,7 @@ def _over_epochs(lines: Sequence[tuple[str, History, str, Mapping[str, str]]], t
     """Each line: its label, history, split and style. Vertical lines where a stage of the first history starts."""
     first = lines[0][1]
     starts = [row["epoch"] - 0.5 for old, row in itertools.pairwise(first) if row.get("stage") != old.get("stage")]
-    figure, axes = new_figure(9, 3.5, 1, 2)
+    figure, axes = new_figure(9, 3.5, 1, 2, title)
     for axis, what, label, factor in zip(axes[0], ("loss", "accuracy"), ("loss (nats)", "accuracy (%)"), (1, 100)):
         for name, history, split, style in lines:
             axis.plot([row["epoch"] for row in history], [factor * row[f"{split}_{what}"] for row in history],
@@ -179,15 +174,13 @@ def _over_epochs(lines: Sequence[tuple[str, History, str, Mapping[str, str]]], t
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
         style_axes(axis)
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
 def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str, worst: int | None = None) -> Figure:
     """Accuracy of each class (0 to 1), the best first; with ``worst`` so many of the worst alone."""
     order = np.argsort(accuracy)[:worst]
-    figure, [[axis]] = new_figure(6.5, 0.28 * len(order) + 1)
-    figure.suptitle(title, fontsize=10)
+    figure, [[axis]] = new_figure(6.5, 0.28 * len(order) + 1, title=title)
     bars = axis.barh([classes[k] for k in order], 100 * accuracy[order], color=BLUE)
     axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axis.set(xlabel="accuracy (%)", xlim=(0, 108))
@@ -201,8 +194,7 @@ def top_confusions(matrix: np.ndarray, classes: Sequence[str], title: str, count
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")[:count]]
     pairs = [pair for pair in pairs if wrong[pair]][::-1]
-    figure, [[axis]] = new_figure(9, 0.28 * max(1, len(pairs)) + 1)
-    figure.suptitle(title, fontsize=10)
+    figure, [[axis]] = new_figure(9, 0.28 * max(1, len(pairs)) + 1, title=title)
     bars = axis.barh([f"{classes[true]} → {classes[predicted]}" for true, predicted in pairs],
                      [wrong[pair] for pair in pairs], color=BLUE)
     axis.bar_label(bars, [f"{wrong[pair]} of {matrix[pair[0]].sum()}" for pair in pairs], padding=3, fontsize=8)
@@ -220,8 +212,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     if len(classes) > 20:
         return top_confusions(matrix, classes, title)
     side = 0.5 * len(classes) + 2
-    figure, [[axis]] = new_figure(side, side)
-    figure.suptitle(title, fontsize=10)
+    figure, [[axis]] = new_figure(side, side, title=title)
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.ndindex(matrix.shape):

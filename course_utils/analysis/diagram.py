@@ -26,7 +26,7 @@ def network_diagram(model: nn.Module, input_size: Shape, title: str) -> Figure:
     lines = [[name, *_describe(block)] for name, block in blocks]
     height, columns = LINE * max(map(len, lines)) + 0.15, min(PER_ROW, len(blocks))
     row_height, rows = height + 0.75, -(-len(blocks) // PER_ROW)
-    figure, [[axis]] = plots.new_figure(columns * (WIDTH + GAP) + 1, rows * row_height + 0.4)
+    figure, [[axis]] = plots.new_figure(columns * (WIDTH + GAP) + 1, rows * row_height + 0.4, title=title)
     axis.text(-GAP - 0.05, height / 2, f"input\n{_shape_text(input_size)}", ha="right", va="center", fontsize=8)
     for number, (text, (_, block), (before, after)) in enumerate(zip(lines, blocks, shapes)):
         left, bottom = number % PER_ROW * (WIDTH + GAP), -(number // PER_ROW) * row_height
@@ -45,7 +45,6 @@ def network_diagram(model: nn.Module, input_size: Shape, title: str) -> Figure:
                       ha="center", fontsize=7.5, color=plots.GREEN)
     axis.set(xlim=(-1, columns * (WIDTH + GAP)), ylim=(height + 0.4 - rows * row_height, height + 0.4), aspect="equal")
     axis.axis("off")
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
