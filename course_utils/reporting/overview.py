@@ -11,16 +11,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from course_utils import plots
 from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
+from course_utils.reporting import tables
 from course_utils.reporting.record import is_full_length, variant_of
-from course_utils.reporting.tables import (
-    NamedRuns,
-    devices_text,
-    group_runs,
-    markdown_table,
-    mean_text,
-    run_label,
-    training_time,
-)
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 LEAN = "-lean"  # ends the name of a variant that trains a published network by a recipe of ours
@@ -36,7 +28,7 @@ class System:
     original_text: str  # the same, and what it is: one that the assignment asks for, one of validation images
     passes: tuple[float, float]  # image passes, millions: original, ours
     accuracies: list[float]  # ours of each seed, %, on images of the kind that the original names
-    runs: NamedRuns
+    runs: tables.NamedRuns
 
 
 def image_passes(exp: Experiment) -> float:
@@ -51,7 +43,7 @@ def systems(assignment: str) -> list[System]:
     accuracy: which recipe a page shows first is no choice by test images of what is trained.
     """
     published, best = read_assignment(assignment)["published"], {}
-    for runs in group_runs(assignment):
+    for runs in tables.group_runs(assignment):
         record = runs[0][1]
         name = record["experiment"]["variant"].removesuffix(LEAN)
         if name not in published or not is_full_length(record):
@@ -72,12 +64,12 @@ def assignments_table(notebook_links: Mapping[str, str]) -> str:
     rows = [["", "assignment", "you will learn", "original → here", "open"]]
     for number, name in enumerate(list_assignments(), 1):
         about = read_assignment(name)
-        results = [f"{system.name}: {system.original_text} → **{mean_text(system.accuracies)} %**"
+        results = [f"{system.name}: {system.original_text} → **{tables.mean_text(system.accuracies)} %**"
                    for system in systems(name) if system.original]
         page = f"assignments/{name}/README.md"
         rows.append([f"{number}", f"[{about['title']}]({page})", about["learn"], "<br>".join(results) or "–",
                      f"[results]({page}) · {notebook_links[name]}"])
-    return markdown_table(rows)
+    return tables.markdown_table(rows)
 
 
 def overview_table() -> str:
@@ -89,12 +81,12 @@ def overview_table() -> str:
         recipe = "lean" if variant.endswith(LEAN) else "ours" if variant == "best" else "published"
         original, ours = (f"{passes:.2g} M" for passes in system.passes)
         title = read_assignment(system.assignment)["title"].split(":")[0]
-        rows.append([f"[{title}](assignments/{system.assignment}/README.md) {run_label(record).removesuffix(LEAN)}",
-                     system.original_text,
-                     f"**{mean_text(system.accuracies, spread=True)} %**, {seeds} seed{'s' * (seeds > 1)}", recipe,
-                     f"{'–' if recipe == 'ours' else original}, {ours}", f"{record['parameters']:,}",
-                     f"{training_time(system.runs)}, {devices_text(system.runs)}"])
-    return markdown_table(rows)
+        label = tables.run_label(record).removesuffix(LEAN)
+        rows.append([f"[{title}](assignments/{system.assignment}/README.md) {label}", system.original_text,
+                     f"**{tables.mean_text(system.accuracies, spread=True)} %**, {seeds} seed{'s' * (seeds > 1)}",
+                     recipe, f"{'–' if recipe == 'ours' else original}, {ours}", f"{record['parameters']:,}",
+                     tables.time_text(system.runs)])
+    return tables.markdown_table(rows)
 
 
 def overview_figure() -> Figure:

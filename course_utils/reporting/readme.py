@@ -182,8 +182,7 @@ def _figures(assignment: str) -> str:
         lines.append(f"![comparison]({folder}/comparison.png)")
     for runs in tables.group_runs(assignment):
         name = runs[0][0]
-        accuracy = tables.mean_text([100 * run["final"]["accuracy"] for _, run in runs[:1]])
-        lines.append(f"<details><summary>{name}: {accuracy} % of the test images</summary>")
+        lines.append(f"<details><summary>{name}: {tables.accuracy_text(runs[:1])} of the test images</summary>")
         lines += [f"![{kind.replace('_', ' ')}, {name}]({folder}/{name}-{kind}.png)" for kind in FIGURES
                   if (REPO / "images" / assignment / f"{name}-{kind}.png").exists()]
         lines.append("</details>")

@@ -1,10 +1,9 @@
 """Tables and texts for READMEs and notebooks, in Markdown, from the published records alone."""
-import dataclasses
 import re
 import statistics
 from collections.abc import Sequence
 
-from course_utils.config import STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, total_epochs
+from course_utils.config import SETTINGS, STAGE_SETTINGS, TRANSFORM_LISTS, Experiment, total_epochs
 from course_utils.data.info import DATASETS
 from course_utils.reporting.record import Record, configured_epochs, is_full_length, published_records
 from course_utils.training.device import short_name
@@ -12,8 +11,7 @@ from course_utils.variants import load_experiment, read_assignment
 
 NamedRuns = Sequence[tuple[str, Record]]  # runs that differ in the seed alone
 NO_RUN = "_No run yet._"
-COMPARED = tuple(f.name for f in dataclasses.fields(Experiment)
-                 if f.name not in ("variant", "about", "stages", "model_file"))
+COMPARED = tuple(name for name in SETTINGS if name not in ("variant", "about", "stages", "model_file"))
 
 
 def group_runs(assignment: str) -> list[NamedRuns]:
@@ -36,14 +34,12 @@ def results_table(assignment: str, links: bool = True, full_length: bool = True)
     rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]
     for runs in (runs for runs in group_runs(assignment) if is_full_length(runs[0][1]) == full_length):
         run = runs[0][1]
-        accuracy = mean_text([100 * run["final"]["accuracy"] for _, run in runs], spread=True)
         records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
                             for name, run in runs)
         link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record {records}"
         rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
-                     f"{bold}{accuracy} %{bold} ({len(runs)} seed{'s' * (len(runs) > 1)})",
-                     _plain_validation(runs), _length(runs),
-                     f"{training_time(runs)}, {devices_text(runs)}", *([link] if links else [])])
+                     f"{bold}{accuracy_text(runs, spread=True)}{bold} ({len(runs)} seed{'s' * (len(runs) > 1)})",
+                     accuracy_text(runs, "validation"), _length(runs), time_text(runs), *([link] if links else [])])
     return markdown_table(rows)
 
 
@@ -58,10 +54,12 @@ def provenance_table(assignment: str) -> str:
                                 for part in run["sessions"] if (commit := part.get("commit")))
         where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
                               for _, run in runs for part in run["sessions"])  # each once, in order
-        loss = mean_text([run["final"]["loss"] for _, run in runs], ".3f")
+        kept = [run["history"][run["kept_epoch"] - 1] for _, run in runs]
+        training = mean_text([100 * row["train_accuracy"] for row in kept])
+        loss = mean_text([row["train_loss"] for row in kept], ".3f")
+        test_loss = mean_text([run["final"]["loss"] for _, run in runs], ".3f")
         rows.append([f"{run_label(run)}, {total_epochs(run['experiment'])} epochs", f"{run['parameters']:,}",
-                     _accuracy_and_loss(runs, "train"), loss, "<br>".join(where), "<br>".join(data),
-                     "<br>".join(commits) or "–"])
+                     f"{training} %, {loss}", test_loss, *map("<br>".join, (where, data, commits or ["–"]))])
     return markdown_table(rows)
 
 
@@ -92,10 +90,10 @@ def split_table(assignment: str) -> str:
     rows = [["variant", "split", "seeds", "validation, plain", "test", "too optimistic by"]]
     for runs in group_runs(assignment):
         if all(run["validation"] for _, run in runs):
-            held, test = ([100 * run[part]["accuracy"] for _, run in runs] for part in ("validation", "final"))
-            exp, gap = runs[0][1]["experiment"], mean_text([h - t for h, t in zip(held, test)], "+.2f")
-            rows.append([exp["variant"], exp["split"], f"{len(runs)}", f"{mean_text(held, spread=True)} %",
-                         f"{mean_text(test, spread=True)} %", f"{gap} points"])
+            gaps = [100 * (run["validation"]["accuracy"] - run["final"]["accuracy"]) for _, run in runs]
+            results = (accuracy_text(runs, part, spread=True) for part in ("validation", "final"))
+            exp = runs[0][1]["experiment"]
+            rows.append([exp["variant"], exp["split"], f"{len(runs)}", *results, f"{mean_text(gaps, '+.2f')} points"])
     return markdown_table(rows)
 
 
@@ -107,8 +105,7 @@ def versions_table(assignment: str) -> str:
     for name, settings in about["variants"].items():
         exp, parent = load_experiment(assignment, name), settings.get("extends")
         changes = "<br>".join(_differences(load_experiment(assignment, parent), exp)) if parent else "–"
-        ours = [mean_text([100 * run[part]["accuracy"] for _, run in full[name]], spread=True) + " %"
-                if name in full and full[name][0][1][part] else "–" for part in ("validation", "final")]
+        ours = [accuracy_text(full.get(name, ()), part, spread=True) for part in ("validation", "final")]
         rows.append([name, parent or "–", changes, _raw(exp.about), _raw(about["published"].get(name, "–")), *ours])
     return markdown_table(rows)
 
@@ -180,31 +177,19 @@ def _length(runs: NamedRuns) -> str:
     return text + best * (exp["select_epoch"] == "best")
 
 
-def _plain_validation(runs: NamedRuns) -> str:
-    """Accuracy of the evaluated weights on plain validation images, where images were held out."""
-    if not all(run["validation"] for _, run in runs):
+def accuracy_text(runs: NamedRuns, part: str = "final", spread: bool = False) -> str:
+    """Mean accuracy on test images (or on plain held-out ones, "validation"), in percent, or a dash without any."""
+    if not runs or not all(run[part] for _, run in runs):
         return "–"
-    return f"{mean_text([100 * run['validation']['accuracy'] for _, run in runs])} %"
+    return f"{mean_text([100 * run[part]['accuracy'] for _, run in runs], spread=spread)} %"
 
 
-def _accuracy_and_loss(runs: NamedRuns, split: str) -> str:
-    rows = [run["history"][run["kept_epoch"] - 1] for _, run in runs]
-    if f"{split}_loss" not in rows[0]:
-        return "–"
-    accuracy = mean_text([100 * row[f"{split}_accuracy"] for row in rows])
-    return f"{accuracy} %, {mean_text([row[f'{split}_loss'] for row in rows], '.3f')}"
-
-
-def devices_text(runs: NamedRuns) -> str:
-    """"CPU", "GPU", or both."""
-    devices = dict.fromkeys(part.get("device", "cpu") for _, run in runs for part in run["sessions"])
-    return " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
-
-
-def training_time(runs: NamedRuns) -> str:
-    """The mean over the runs, in minutes, or in seconds where it is short."""
+def time_text(runs: NamedRuns) -> str:
+    """Mean training time, in minutes or, where it is short, in seconds; and "CPU", "GPU", or both."""
     seconds = statistics.fmean(run["seconds"] for _, run in runs)
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+    devices = dict.fromkeys(part.get("device", "cpu") for _, run in runs for part in run["sessions"])
+    names = " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
+    return f"{seconds / 60:.0f} min, {names}" if seconds >= 120 else f"{seconds:.0f} s, {names}"
 
 
 def mean_text(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:
