@@ -27,9 +27,8 @@ def _host_name() -> str:
 
 
 def lock_folder(folder: Path, name: str = ".lock") -> None:
-    """Take ``folder`` for this process until ``release_folder`` or its end, by a file that names host and process.
-
-    One whose process was killed is taken over; one of another host when it shows no sign of life for a minute. Raises
+    """Take ``folder`` for this process until ``release_folder`` or its end, by a file that names host and process. One
+    whose process was killed is taken over; one of another host when it shows no sign of life for a minute. Raises
     ``CourseError`` that names the owner.
     """
     lock, wait, owner = _lease(folder, name), 0.0, None

@@ -46,7 +46,7 @@ def publish(folder: Path) -> str:
     for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
-    shown = _shown_runs(assignment)
+    shown = [runs[0][0] for runs in tables.group_runs(assignment)]  # of each row of the table the first seed
     if name in shown:
         atomic_write(home / "runs" / f"{name}.ipynb", move_links(strip_paths(notebook)))
         weights.export_weights(folder, record, name)
@@ -56,8 +56,7 @@ def publish(folder: Path) -> str:
         kept = {file: digest for file, digest in _read_checksums(assignment).items()
                 if any(file.startswith((f"{run}.ipynb", f"{run}-")) for run in shown) or file.endswith(".safetensors")}
         sums = kept | {path.name: file_sha256(path) for path in _evidence(assignment, name)}
-        lines = [f"{digest}  {file}\n" for file, digest in sorted(sums.items())]
-        atomic_write(home / "runs" / "SHA256SUMS", "".join(lines))
+        atomic_write(home / "runs" / "SHA256SUMS", *(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
     return name
 
 
@@ -71,11 +70,6 @@ def _faults(record: Record) -> list[str]:
         faults.append(f"is not {exp['assignment']}:{exp['variant']} as in variants.toml; it differs in "
                       f"{', '.join(changed)}. Define a variant of its own.")
     return faults
-
-
-def _shown_runs(assignment: str) -> list[str]:
-    """Names of the runs whose notebook and figures are published: of each row of the table the first seed."""
-    return [runs[0][0] for runs in tables.group_runs(assignment)]
 
 
 def _evidence(assignment: str, run: str) -> list[Path]:
@@ -96,7 +90,8 @@ def _read_checksums(assignment: str) -> dict[str, str]:
 def _changed_evidence(assignment: str) -> list[str]:
     """A sentence for each published file that is missing or not what was published."""
     sums, problems = _read_checksums(assignment), []
-    files = {path.name: path for run in _shown_runs(assignment) for path in _evidence(assignment, run)}
+    files = {path.name: path for runs in tables.group_runs(assignment)
+             for path in _evidence(assignment, runs[0][0])}
     for name in sorted(sums.keys() | files.keys()):
         if name not in files or not files[name].is_file():
             problems.append(f"{name} of {assignment} is missing.")
@@ -135,35 +130,29 @@ def update_readmes(check: bool = False) -> list[Path]:
             if (source := REPO / "images" / f"{name}.png").is_file():
                 plots.save_part(source, part, REPO / "images" / f"strip-{number}.png")
     changed = []
-    for name in list_assignments():
-        path, page = ASSIGNMENTS / name / "networks.md", networks_page(name, draw=not check)
-        if not path.is_file() or path.read_text(encoding="utf-8") != page:
+    for path, text in _expected_pages(draw=not check).items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             changed.append(path)
             if not check:
-                atomic_write(path, page)
-    for path, blocks in _expected_blocks().items():
-        before = after = path.read_text(encoding="utf-8")
-        for name, content in blocks.items():
-            after = _replace_block(after, name, content, path)
-        if after != before:
-            changed.append(path)
-            if not check:
-                atomic_write(path, after)
+                atomic_write(path, text)
     return changed
 
 
-def _expected_blocks() -> dict[Path, dict[str, str]]:
-    links = {name: _link(name) for name in list_assignments()}
-    expected = {REPO / "README.md": {"assignments": overview.assignments_table(links),
-                                     "results": overview.overview_table()}}
-    for name in list_assignments():
+def _expected_pages(draw: bool) -> dict[Path, str]:
+    names, readme = list_assignments(), REPO / "README.md"
+    pages = {ASSIGNMENTS / name / "networks.md": networks_page(name, draw) for name in names}
+    links = {name: _link(name) for name in names}
+    pages[readme] = _replace_blocks(readme, {"assignments": overview.assignments_table(links),
+                                             "results": overview.overview_table()})
+    for name in names:
         path = ASSIGNMENTS / name / "README.md"
         text, table = path.read_text(encoding="utf-8"), tables.results_table(name)
         if (short := tables.results_table(name, full_length=False)) != tables.NO_RUN:
             table += f"\n\n<details><summary>Shortened runs, not comparable</summary>\n\n{short}\n\n</details>"
-        expected[path] = {"results": table.replace(f"(assignments/{name}/", "("), "figures": _figures(name)}
-        expected[path] |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
-    return expected
+        blocks = {"results": table.replace(f"(assignments/{name}/", "("), "figures": _figures(name)}
+        blocks |= {block: make(name) for block, make in BLOCKS.items() if f"<!-- {block}:" in text}
+        pages[path] = _replace_blocks(path, blocks)
+    return pages
 
 
 def _link(assignment: str) -> str:
@@ -189,9 +178,13 @@ def _figures(assignment: str) -> str:
     return "\n\n".join(lines) or tables.NO_RUN
 
 
-def _replace_block(text: str, name: str, content: str, path: Path) -> str:
-    start, end = (marker.format(name=name) for marker in MARKERS)
-    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise CourseError(f"{path} must contain exactly one pair of markers: {start} ... {end}")
-    return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)
+def _replace_blocks(path: Path, blocks: dict[str, str]) -> str:
+    """The text of ``path`` with these contents between their markers."""
+    text = path.read_text(encoding="utf-8")
+    for name, content in blocks.items():
+        start, end = (marker.format(name=name) for marker in MARKERS)
+        before, *parts = re.split(re.escape(start) + ".*?" + re.escape(end), text, flags=re.DOTALL)
+        if len(parts) != 1:
+            raise CourseError(f"{path} must contain exactly one pair of markers: {start} ... {end}")
+        text = f"{before}{start}\n{content}\n{end}{parts[0]}"
+    return text

@@ -14,9 +14,7 @@ from course_utils.variants import load_experiment
 
 def run_name(exp: Experiment) -> str:
     """Name of a run's folder and files: variant, custom network, other data set, epochs, split where there is a choice,
-    seed.
-
-    Of a smoke or mini run also a number for its other settings, since it does not keep an earlier run in its folder.
+    seed; of a smoke or mini run also a number for its other settings, as it does not keep an earlier run in its folder.
     """
     network, variant = Path(exp.model).name, load_experiment(exp.assignment, exp.variant)
     custom = exp.model_file and network != Path(variant.model).name
@@ -47,8 +45,7 @@ def folder_of(exp: Experiment, output_dir: str | Path | None = None) -> Path:
 
 def open_run_folder(exp: Experiment, output_dir: str | Path | None = None) -> Path:
     """``folder_of`` a notebook's run, locked until its record is written. Raises ``CourseError`` when it is in use.
-
-    A smoke or mini run removes earlier checkpoints there, every run those that a killed one left half-written.
+    Removes half-written checkpoints that a killed run left there, and for a smoke or mini run all earlier ones.
     """
     folder = folder_of(exp, output_dir)
     lock_folder(folder)

@@ -25,10 +25,8 @@ def group_runs(assignment: str) -> list[NamedRuns]:
 
 
 def results_table(assignment: str, links: bool = True, full_length: bool = True) -> str:
-    """Markdown: a row per variant and split, over its seeds; ``links`` from the repository's root.
-
-    Runs that are shorter than their variant asks, ``full_length=False``, are a table of their own: they say nothing
-    about it.
+    """Markdown: a row per variant and split, over its seeds; ``links`` from the repository's root. Runs shorter than
+    their variant asks, ``full_length=False``, say nothing about it and are a table of their own.
     """
     original, bold = read_assignment(assignment)["published"], "**" * full_length
     rows = [["variant", "original", "test accuracy", "validation", "epochs", "training", *(["run"] if links else [])]]

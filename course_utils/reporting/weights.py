@@ -71,9 +71,8 @@ def load_weights(path: Path) -> tuple[nn.Module, Experiment]:
 
 
 def published_training(exp: Experiment, model: nn.Module) -> Training:
-    """Load the published weights of the variant into ``model``; return how they were trained, from the run's record.
-
-    Raises ``CourseError`` for a variant without published weights and for weights of another run than the record's.
+    """Load the variant's published weights into ``model``; return how they were trained, from the run's record. Raises
+    ``CourseError`` for a variant without published weights and for weights of another run than the record's.
     """
     home = ASSIGNMENTS / exp.assignment
     path = home / "weights" / f"{exp.variant}.safetensors"
@@ -103,10 +102,8 @@ def published_figures(assignment: str, variant: str, kinds: tuple[str, ...]) -> 
 
 @torch.no_grad()
 def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) -> list[tuple[str, float]]:
-    """The ``count`` most probable classes of a picture file with their probabilities, 0 to 1.
-
-    The whole picture is resized to the network's images, as the training images were. ``figure`` gets what the network
-    saw. Raises ``CourseError`` for a file that is no picture.
+    """The ``count`` most probable classes of a picture file with their probabilities, 0 to 1. The whole picture is
+    resized as the training images were; ``figure`` gets what the network saw. Raises ``CourseError`` for no picture.
     """
     model, exp = load_weights(weights)
     info = DATASETS[exp.dataset]
