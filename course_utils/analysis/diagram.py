@@ -1,4 +1,5 @@
 """A network as a diagram: one box for each block, from left to right, with the shape of what it returns."""
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -17,18 +18,16 @@ MOST_LINES = 6  # kinds of layers in one box
 
 
 def network_diagram(model: nn.Module, input_size: Shape, title: str) -> Figure:
-    """The direct children of ``model`` in the order in which they run on an input of ``input_size`` (N, C, H, W).
-
-    Each box has the child's name, its layers and its parameters, with the shape of its output below. A line over the
-    box marks a residual connection around it or within it.
+    """The direct children of ``model`` in the order in which they run on an input of ``input_size`` (N, C, H, W): boxes
+    with name, layers and parameters, above the shape of the output. A line over a box marks a residual connection.
     """
-    blocks, shapes = _run_children(model, input_size)
-    lines = [[name, *_describe(block)] for name, block in blocks]
+    blocks = _run_children(model, input_size)
+    lines = [[name, *_describe(block)] for name, block, *_ in blocks]
     height, columns = LINE * max(map(len, lines)) + 0.15, min(PER_ROW, len(blocks))
     row_height, rows = height + 0.75, -(-len(blocks) // PER_ROW)
     figure, [[axis]] = plots.new_figure(columns * (WIDTH + GAP) + 1, rows * row_height + 0.4, title=title)
     axis.text(-GAP - 0.05, height / 2, f"input\n{_shape_text(input_size)}", ha="right", va="center", fontsize=8)
-    for number, (text, (_, block), (before, after)) in enumerate(zip(lines, blocks, shapes)):
+    for number, (text, (_, block, before, after)) in enumerate(zip(lines, blocks)):
         left, bottom = number % PER_ROW * (WIDTH + GAP), -(number // PER_ROW) * row_height
         middle = bottom + height / 2
         axis.annotate("", (left, middle), (left - GAP, middle), arrowprops={"arrowstyle": "->"})
@@ -48,26 +47,23 @@ def network_diagram(model: nn.Module, input_size: Shape, title: str) -> Figure:
     return figure
 
 
-def _run_children(model: nn.Module, input_size: Shape) -> tuple[list[tuple[str, nn.Module]], list[tuple[Shape, Shape]]]:
-    """The children of ``model`` that are called with a tensor, and the shapes of their inputs and outputs."""
+def _run_children(model: nn.Module, input_size: Shape) -> list[tuple[str, nn.Module, Shape, Shape]]:
+    """The children of ``model`` that are called with a tensor: name, child, shapes of its input and output."""
     outer = model
     while len(children := list(outer.named_children())) == 1 and list(children[0][1].children()):
         outer = children[0][1]  # a network in a wrapper
     names = {child: name for name, child in children}
-    called: list[tuple[str, nn.Module]] = []
-    shapes: list[tuple[Shape, Shape]] = []
+    called: list[tuple[str, nn.Module, Shape, Shape]] = []
 
     def note(child: nn.Module, inputs: tuple, output: Any) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            called.append((names[child], child))
-            shapes.append((tuple(inputs[0].shape), tuple(output.shape)))
+            called.append((names[child], child, tuple(inputs[0].shape), tuple(output.shape)))
 
-    hooks = [child.register_forward_hook(note) for child in names]
-    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), contextlib.ExitStack() as hooks:
+        for child in names:
+            hooks.enter_context(child.register_forward_hook(note))
         model(torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device))
-    for hook in hooks:
-        hook.remove()
-    return called, shapes
+    return called
 
 
 def _describe(block: nn.Module) -> list[str]:
