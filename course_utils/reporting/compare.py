@@ -69,9 +69,8 @@ def open_test_set(one: NamedRecord, other: NamedRecord, root: Path | None = None
 
 
 def changed_predictions(one: NamedRecord, other: NamedRecord, data: Dataset) -> tuple[str, plots.Figure]:
-    """How many images only one run classifies correctly, whether that may be chance, and a figure of some.
-
-    By McNemar's exact test (1947): if both were equally good, each would win such an image with probability 1/2.
+    """How many images only one run classifies correctly, whether that may be chance by McNemar's exact test (1947: if
+    both were equally good, each would win such an image with probability 1/2), and a figure of some.
     """
     (name, a), (rival, b) = one, other
     truth = data.test_labels

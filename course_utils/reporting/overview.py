@@ -1,7 +1,7 @@
 """All systems at a glance: accuracy of the original and of our best run, against the image passes that each took."""
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +59,8 @@ def systems(assignment: str) -> list[System]:
     return list(best.values())
 
 
-def assignments_table(notebook_links: Mapping[str, str]) -> str:
-    """Markdown: a row per assignment: what one learns, and its best results; ``notebook_links`` by assignment."""
+def assignments_table(notebook_link: Callable[[str], str]) -> str:
+    """Markdown: a row per assignment: what one learns, and its best results; ``notebook_link`` of an assignment."""
     rows = [["", "assignment", "you will learn", "original → here", "open"]]
     for number, name in enumerate(list_assignments(), 1):
         about = read_assignment(name)
@@ -68,7 +68,7 @@ def assignments_table(notebook_links: Mapping[str, str]) -> str:
                    for system in systems(name) if system.original]
         page = f"assignments/{name}/README.md"
         rows.append([f"{number}", f"[{about['title']}]({page})", about["learn"], "<br>".join(results) or "–",
-                     f"[results]({page}) · {notebook_links[name]}"])
+                     f"[results]({page}) · {notebook_link(name)}"])
     return tables.markdown_table(rows)
 
 
@@ -103,8 +103,7 @@ def overview_figure() -> Figure:
         axis.scatter(passes[:, 1], accuracies[:, 1], color=plots.ORANGE, marker="s", label="ours")
         for number, (system, place) in enumerate(zip(found, zip(passes[:, 1], accuracies[:, 1]))):
             axis.annotate(system.name, place, xytext=(6, 6 - 15 * (number % 2)), textcoords="offset points", fontsize=7)
-        axis.set(xscale="log", xlabel="image passes (millions)",
-                 xlim=(0.6 * passes.min(), 2.5 * passes.max()))
+        axis.set(xscale="log", xlabel="image passes (millions)", xlim=(0.6 * passes.min(), 2.5 * passes.max()))
         axis.set_title(read_assignment(assignment)["title"].replace(": ", ":\n", 1), fontsize=9)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axis.xaxis.set_major_formatter("{x:g}")

@@ -90,8 +90,7 @@ def _read_checksums(assignment: str) -> dict[str, str]:
 def _changed_evidence(assignment: str) -> list[str]:
     """A sentence for each published file that is missing or not what was published."""
     sums, problems = _read_checksums(assignment), []
-    files = {path.name: path for runs in tables.group_runs(assignment)
-             for path in _evidence(assignment, runs[0][0])}
+    files = {path.name: path for runs in tables.group_runs(assignment) for path in _evidence(assignment, runs[0][0])}
     for name in sorted(sums.keys() | files.keys()):
         if name not in files or not files[name].is_file():
             problems.append(f"{name} of {assignment} is missing.")
@@ -141,8 +140,7 @@ def update_readmes(check: bool = False) -> list[Path]:
 def _expected_pages(draw: bool) -> dict[Path, str]:
     names, readme = list_assignments(), REPO / "README.md"
     pages = {ASSIGNMENTS / name / "networks.md": networks_page(name, draw) for name in names}
-    links = {name: _link(name) for name in names}
-    pages[readme] = _replace_blocks(readme, {"assignments": overview.assignments_table(links),
+    pages[readme] = _replace_blocks(readme, {"assignments": overview.assignments_table(_link),
                                              "results": overview.overview_table()})
     for name in names:
         path = ASSIGNMENTS / name / "README.md"
