@@ -98,17 +98,13 @@ def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], t
 
 def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8,
               names: Sequence[str] = ()) -> Figure:
-    """``images`` (N, H, W, 3), 0 to 1, above themselves overlaid with each of ``heat`` (L, N, H, W), 0 to 1; ``names``
-    of the L layers.
-    """
+    """``images`` (N, H, W, 3) above themselves, overlaid with each of the L named ``heat`` (L, N, H, W), all 0 to 1."""
     return image_grid(images, titles, columns, title, [images] * len(heat), heat, tuple(names))
 
 
 def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str,
                   classes: int) -> Figure:
-    """The loss over the learning rate, on a logarithmic scale, until it diverges, with the loss of guessing among
-    ``classes`` and the suggested rate, if there is one.
-    """
+    """The loss over the learning rate until it diverges; lines: the loss of guessing, and ``suggestion`` if any."""
     lowest = int(np.argmin(losses))
     end = next((k for k in range(lowest, len(losses)) if losses[k] > 4 * losses[lowest]), len(losses))
     figure, [[axis]] = new_figure(6.5, 3.4, title=title)
@@ -189,10 +185,10 @@ def per_class(accuracy: np.ndarray, classes: Sequence[str], title: str, worst: i
     return figure
 
 
-def top_confusions(matrix: np.ndarray, classes: Sequence[str], title: str, count: int = 15) -> Figure:
-    """The ``count`` most frequent confusions of a matrix (classes, classes), as bars with their numbers of images."""
+def top_confusions(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """The 15 most frequent confusions of a matrix (classes, classes), as bars with their numbers of images."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
-    pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")[:count]]
+    pairs = [divmod(int(k), len(matrix)) for k in np.argsort(-wrong, axis=None, kind="stable")[:15]]
     pairs = [pair for pair in pairs if wrong[pair]][::-1]
     figure, [[axis]] = new_figure(9, 0.28 * max(1, len(pairs)) + 1, title=title)
     bars = axis.barh([f"{classes[true]} → {classes[predicted]}" for true, predicted in pairs],
@@ -205,11 +201,8 @@ def top_confusions(matrix: np.ndarray, classes: Sequence[str], title: str, count
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix (classes, classes): rows: true class, columns: predicted class; percent of the true class.
-
-    Of more than 20 classes the most frequent confusions, as a matrix would be illegible.
-    """
-    if len(classes) > 20:
+    """Confusion matrix (classes, classes): rows: true class, columns: predicted class; percent of the true class."""
+    if len(classes) > 20:  # a matrix would be illegible
         return top_confusions(matrix, classes, title)
     side = 0.5 * len(classes) + 2
     figure, [[axis]] = new_figure(side, side, title=title)

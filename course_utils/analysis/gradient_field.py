@@ -18,9 +18,8 @@ def gradient_field(model: nn.Module, input_size: Shape, draws: int = 1, seed: in
 
     With ``positive`` random weights nothing cancels, no ReLU is inactive and max pooling becomes average pooling: the
     extent of what is not 0 is the theoretical receptive field. Otherwise the weights are random around 0, which shows
-    the effective receptive field (Luo et al. 2016, arXiv:1701.04128).
-
-    The output is the center of the last feature map (N, C, H, W), H > 1; later layers may reject this image size.
+    the effective receptive field (Luo et al. 2016, arXiv:1701.04128). The output is the center of the last feature map
+    (N, C, H, W), H > 1; later layers may reject this image size.
     """
     total, generator = torch.zeros(input_size[2:]), torch.Generator().manual_seed(seed)
     model = copy.deepcopy(model).eval()

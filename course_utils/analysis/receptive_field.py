@@ -199,10 +199,9 @@ def _tensors(*values: Any) -> list[Tensor]:
 
 
 def trace_fields(model: nn.Module, input_size: Shape, axis: int = -1) -> FieldTracer:
-    """Run ``model`` once on zeros of ``input_size`` (N, C, H, W).
-
-    The result has ``layers``, in order of execution, and ``outputs``: the ``Field`` of each module's output by name.
-    Normalization layers that take statistics from the whole image are not counted as seeing it, as is usual.
+    """Run ``model`` once on zeros of ``input_size`` (N, C, H, W). The result has ``layers``, in order of execution, and
+    ``outputs``: the ``Field`` of each module's output by name. Normalization layers that take statistics from the whole
+    image are not counted as seeing it, as is usual.
     """
     x = torch.zeros(input_size, device=next(model.parameters(), torch.empty(0)).device)
     with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), contextlib.ExitStack() as hooks:

@@ -10,7 +10,7 @@ from torch import nn
 
 from course_utils.analysis.receptive_field import FieldTracer, Layer, trace_fields
 from course_utils.config import Experiment
-from course_utils.errors import CourseError, unknown_name_error
+from course_utils.errors import CourseError, check_names, unknown_name_error
 from course_utils.models.summary import check_input_size, count_parameters
 from course_utils.utils import align_columns
 from course_utils.variants import read_assignment
@@ -33,10 +33,8 @@ class Finding:
 
 
 def check_rules(exp: Experiment, model: nn.Module, image_size: int, accuracy: float | None = None) -> list[Finding]:
-    """Check every rule of the experiment's assignment.
-
-    ``model`` takes images of ``image_size`` x ``image_size`` pixels; ``accuracy``, 0 to 1, is that of a full run on all
-    test images, if there is one. Raises ``CourseError`` for an assignment without rules.
+    """Check every rule of the experiment's assignment on images of ``image_size`` x ``image_size`` pixels.
+    ``accuracy``, 0 to 1: that of a full run on all test images, if any. Raises ``CourseError`` if there are no rules.
     """
     rules = read_assignment(exp.assignment)["rules"]
     if not rules:
@@ -75,8 +73,7 @@ def all_passed(findings: Sequence[Finding]) -> bool:
 
 def _check_structure(kind: str, required: bool, axes: Sequence[Mapping[str, Layers]], extra: bool) -> Finding:
     """A network has what one of its axes has; global average pooling must be global along both."""
-    if kind not in axes[0]:
-        raise unknown_name_error("structure in a rule", kind, axes[0])
+    check_names("structure in a rule", [kind], axes[0])
     choose = min if kind == "global average pooling" else max
     layers = [layer.name or layer.op for layer in choose((axis[kind] for axis in axes), key=len)]
     found = "none" if not layers else f"{len(layers)}: {', '.join(layers[:2])}{', ...' if len(layers) > 2 else ''}"

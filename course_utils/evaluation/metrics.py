@@ -72,9 +72,8 @@ def per_class_accuracy(prediction: Prediction) -> np.ndarray:
 
 
 def top_losses(prediction: Prediction, count: int = 25, one_per_pair: bool = False) -> np.ndarray:
-    """Indices of the ``count`` misclassified images with the largest loss, in decreasing order.
-
-    With ``one_per_pair`` of each pair of true and predicted class the first alone.
+    """Indices of the ``count`` misclassified images with the largest loss, in decreasing order; with ``one_per_pair``
+    of each pair of true and predicted class the first alone.
     """
     wrong = np.flatnonzero(prediction.predicted != prediction.labels)
     wrong = wrong[np.argsort(-prediction.losses[wrong], kind="stable")]

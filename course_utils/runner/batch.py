@@ -57,10 +57,9 @@ class Job:
 
 def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any], output_dir: Path | None = None,
               restart: bool = False) -> list[Job]:
-    """The jobs of a batch. Raises ``CourseError`` before anything starts: unknown parameter, folder in use, ...
-
-    ``parameters`` are the notebook's, besides VARIANT, PROFILE, SEED and OUTPUT_DIR. With ``restart``, finished runs of
-    another experiment are replaced.
+    """The jobs of a batch; with ``restart``, finished runs of another experiment are replaced. ``parameters``: the
+    notebook's besides VARIANT, PROFILE, SEED and OUTPUT_DIR. Raises ``CourseError`` before anything starts: unknown
+    parameter, folder in use, ...
     """
     jobs = []
     for exp in experiments:
@@ -97,9 +96,7 @@ def worker_slots(jobs: int = 1) -> list[dict[str, str]]:
 
 
 class Batch:
-    """Runs jobs, as many at a time as there are ``slots``; ``limit``: seconds for one cell; ``cluster``: where, if not
-    here.
-    """
+    """Runs as many jobs at a time as there are ``slots``, here or on ``cluster``; ``limit``: seconds for one cell."""
 
     def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], limit: float | None = None,
                  cluster: RayExecutor | None = None) -> None:
@@ -108,9 +105,8 @@ class Batch:
         self.statuses: dict[Path, Status] = {}  # by the runs' folders
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> list[Status]:
-        """Run all; one failure stops no other. ``on_tick`` is called every second.
-
-        Interrupted, it kills its children, leaves unfinished runs as waiting, and raises ``KeyboardInterrupt``.
+        """Run all, calling ``on_tick`` every second; one failure stops no other. Interrupted, kill the children, leave
+        unfinished runs as waiting, and raise ``KeyboardInterrupt``.
         """
         pool = ThreadPoolExecutor(self.width)
         try:

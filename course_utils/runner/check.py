@@ -13,8 +13,7 @@ from course_utils.reporting.tables import recorded_accuracy
 
 def check_network(exp: Experiment, is_variants: bool) -> tuple[str, bool]:
     """The table of the rules, and whether all are kept; with ``is_variants`` the accuracy is that of published runs.
-
-    Code in a file that ends the program, now or at exit, must not look like a passed check: ``CourseError``.
+    Raises ``CourseError`` for code in a file that ends the program, now or at exit: no passed check.
     """
     if not exp.model_file:
         return _findings(exp, is_variants)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from course_utils.errors import CourseError, check_names
 from course_utils.reporting.executed import strip_paths
@@ -38,12 +39,9 @@ NOT_STARTED = r"[Aa]ddress already in use|Kernel didn't respond|Kernel died befo
 
 def run_notebook(notebook: str, parameters: Mapping[str, Any], folder: Path, cell_seconds: float,
                  environment: Mapping[str, str], stop: threading.Event) -> tuple[str, str]:
-    """Execute ``notebooks/<notebook>.ipynb`` into ``folder``; return its state and error.
-
-    When ``stop`` is set, papermill and its kernel are killed. No process of the run outlives this call.
+    """Execute ``notebooks/<notebook>.ipynb`` into ``folder``; return its state and error. When ``stop`` is set,
+    papermill and its kernel are killed. No process of the run outlives this call.
     """
-    import yaml
-
     source = REPO / "notebooks" / f"{notebook}.ipynb"
     cells = sum(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
