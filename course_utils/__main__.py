@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
                      help="a parameter of the notebook, such as epochs=5 or split=random; may be repeated")
     run.add_argument("--jobs", type=_count, default=1, help="runs at a time on each GPU, or on the CPU (default: 1)")
     run.add_argument("--restart", action="store_true", help="start all runs from the beginning, finished ones too")
-    run.add_argument("--limit", type=_count, metavar="SECONDS", help="of a cell (default: 300 per job; full: a week)")
+    run.add_argument("--limit", type=_count, metavar="SECONDS",
+                     help="time limit of a cell (default: 300 per job; full: a week)")
     run.add_argument("--executor", choices=("local", "ray"), default="local", help="ray: on a cluster")
     run.add_argument("--address", help="of the Ray cluster, or auto (default: a Ray of its own on this machine)")
     run.add_argument("--cpus", type=_count, default=1, help="cores for each run on the cluster (default: 1)")
@@ -83,17 +84,19 @@ def _parser() -> argparse.ArgumentParser:
 def _add_class_commands(command: Callable[[Callable, str], argparse.ArgumentParser]) -> None:
     handout = command(_handout, "the student edition of a notebook, without its solutions")
     handout.add_argument("assignment")
-    handout.add_argument("--key", type=Path, metavar="FILE", help="also data without the test images that it hides")
-    submit = command(_submit, "what is graded of a finished run: weights, record, a custom network's file")
+    handout.add_argument("--key", type=Path, metavar="FILE",
+                         help="secret; also write the data without the test images that it hides")
+    handout.add_argument("--dataset", metavar="NAME", help="of this data (default: the assignment's)")
+    submit = command(_submit, "collect the files of a finished run to hand in: weights, record, network")
     submit.add_argument("folder", type=Path, help="the run's folder")
     grade = command(_grade, "grade submissions in a sandbox: accuracy on hidden images, rules")
     grade.add_argument("submissions", type=Path, help="a folder with a folder for each student")
-    grade.add_argument("--key", type=Path, metavar="FILE", required=True, help="any file of yours that students lack")
-    grade.add_argument("--seconds", type=_count, default=300, help="limit for each of a submission's two programs")
+    grade.add_argument("--key", type=Path, metavar="FILE", required=True, help="secret: the same file as for handout")
+    grade.add_argument("--seconds", type=_count, default=300, help="limit of each of its two programs (default: 300)")
     grade.add_argument("--memory", type=_count, default=4, metavar="GB", help="limit for each (default: 4)")
     grade.add_argument("--jobs", type=_count, default=1, help="submissions at a time (default: 1)")
     for some in (handout, submit, grade):
-        some.add_argument("--out", type=_folder, metavar="DIR", required=True)
+        some.add_argument("--out", type=_folder, metavar="DIR", required=True, help="folder to write")
 
 
 def _folder(text: str) -> Path:
@@ -243,7 +246,8 @@ def _handout(args: argparse.Namespace) -> int:
 
     print(f"written {handout.make_handout(args.assignment, args.out)}")
     if args.key:
-        folder = handout.write_student_data(args.assignment, args.out / "data", args.key.read_bytes())
+        folder = handout.write_student_data(args.dataset or load_experiment(args.assignment).dataset, args.out / "data",
+                                            args.key.read_bytes())
         print(f"written {folder}: for students, as their COURSE_DATA")
     return 0
 

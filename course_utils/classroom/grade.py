@@ -49,8 +49,8 @@ class Grade:
     hidden_images: int | None = None
     claimed_accuracy: float | None = None  # in the submitted record, which anyone can write
     parameters: int | None = None
-    rules_kept: int | None = None
-    rules_broken: int | None = None
+    rules_passed: int | None = None
+    rules_failed: int | None = None
     rules: list[tuple[str, str, str]] = field(default_factory=list)  # verdict, rule, what was found
     note: str = ""
     curves: str = ""  # file name of a figure
@@ -113,7 +113,7 @@ def _grade(grade: Grade, folder: Path, out: Path, key: bytes, limits: Limits) ->
     grade.accuracy, grade.hidden_images, grade.parameters = plain, len(labels), found["parameters"]
     grade.rules = [_verdict(finding, exp, plain, bool(claims)) for finding in found["findings"]]
     verdicts = [verdict for verdict, *_ in grade.rules]
-    grade.rules_kept, grade.rules_broken = verdicts.count("kept"), verdicts.count("BROKEN")
+    grade.rules_passed, grade.rules_failed = verdicts.count("passed"), verdicts.count("FAILED")
     if plain - shifted > SUSPICIOUS:
         grade.note = f"shifted by one pixel, the same images have {shifted:.1%}: does it know the files by heart?"
 
@@ -175,7 +175,7 @@ def _verdict(finding: Mapping[str, Any], exp: Experiment, accuracy: float, is_cl
         found = f"{accuracy:.2%} of the hidden images"
     elif rule.startswith(("augmentation", "batch size", "optimizer")) or rule.endswith("epochs"):
         found, passed = (f"{found}, as the record says", passed) if is_claimed else ("no record", None)
-    words = {True: "earned", False: "not earned"} if finding["extra"] else {True: "kept", False: "BROKEN"}
+    words = {True: "earned", False: "not earned"} if finding["extra"] else {True: "passed", False: "FAILED"}
     return words.get(passed, "open"), rule, found
 
 

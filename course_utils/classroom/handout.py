@@ -10,7 +10,7 @@ from course_utils.data.datasets import open_dataset
 from course_utils.data.prepare import write_prepared
 from course_utils.errors import CourseError
 from course_utils.utils import REPO
-from course_utils.variants import load_experiment, read_assignment
+from course_utils.variants import read_assignment
 
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION *$", re.DOTALL | re.MULTILINE)
 STUB = r'''\1# Your code here
@@ -38,14 +38,14 @@ def make_handout(assignment: str, out: Path) -> Path:
     return path
 
 
-def write_student_data(assignment: str, out: Path, key: bytes, root: Path | None = None) -> Path:
-    """Write the assignment's prepared data without the test images that ``key`` hides; return its folder."""
-    name = load_experiment(assignment).dataset
+def write_student_data(name: str, out: Path, key: bytes, root: Path | None = None) -> Path:
+    """Write the prepared data set ``name`` without the test images that ``key`` hides; return its folder."""
     data = open_dataset(name, root)
     hidden = hidden_images(data.test_labels, data.test_images, key)
     arrays = {"train_images": data.train_images, "train_labels": data.train_labels}
     arrays |= {} if data.train_tracks is None else {"train_tracks": data.train_tracks}
     for part in ("test_images", "test_labels"):
         arrays[part] = np.delete(getattr(data, part), hidden, axis=0)
-    write_prepared(out / name, arrays, data.classes, f"a part of {data.title}: half of its test images are hidden")
+    write_prepared(out / name, arrays, data.classes, f"a part of {data.title}: half of its test images are hidden",
+                   mean=data.mean, std=data.std)
     return out / name

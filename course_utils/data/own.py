@@ -60,11 +60,13 @@ def prepare_folder(name: str, source: Path, root: str | Path | None = None, log:
 
 
 def _pictures(home: Path) -> dict[str, list[Path]]:
-    """The picture files in each folder of ``home``, those in its subfolders included, sorted."""
+    """The picture files in each folder of ``home``, its subfolders included, sorted. Raises if a folder has none."""
     folders = [path for path in sorted(home.glob("*")) if path.is_dir() and path.name[0] not in "._"]
     found = {path.name: [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES
                          and not file.name.startswith(".")] for path in folders}
-    return {name: files for name, files in found.items() if files}
+    for name in (name for name, files in found.items() if not files):
+        raise CourseError(f"{home / name} holds no pictures ({', '.join(sorted(SUFFIXES))}): remove or convert it.")
+    return found
 
 
 def _arrays(pictures: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:

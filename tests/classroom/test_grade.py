@@ -165,9 +165,9 @@ class TestASubmission:
         assert (ann.accuracy, ann.hidden_images, ann.parameters, ann.note) == (1.0, 12, 9, "")
         assert ann.data.startswith("colors (own data")
         verdicts = {rule: verdict for verdict, rule, _ in ann.rules}
-        assert verdicts["at most 200,000 parameters"] == verdicts["without max pooling"] == "kept"
-        assert verdicts["uses dilated convolution"] == "BROKEN"
-        assert verdicts["at least 85.0% of all test images"] == "kept"
+        assert verdicts["at most 200,000 parameters"] == verdicts["without max pooling"] == "passed"
+        assert verdicts["uses dilated convolution"] == "FAILED"
+        assert verdicts["at least 85.0% of all test images"] == "passed"
         assert next(verdict for rule, verdict in verdicts.items() if "augmentation" in rule) == "open"  # no record
 
     def test_with_a_forged_record_gets_its_weights_accuracy(self, graded):
@@ -175,7 +175,7 @@ class TestASubmission:
 
     def test_that_patches_the_checks_changes_nothing(self, graded):
         verdicts = {rule: verdict for verdict, rule, _ in graded["patches"].rules}
-        assert verdicts["without max pooling"] == "BROKEN" and graded["patches"].parameters == 9
+        assert verdicts["without max pooling"] == "FAILED" and graded["patches"].parameters == 9
         assert graded["patches"].accuracy == 1.0 and graded["patches"].hidden_images == 12
 
     @pytest.mark.parametrize("student", ["reads", "writes"])
@@ -195,7 +195,7 @@ class TestASubmission:
 
     def test_cannot_hide_weights_in_buffers(self, graded):
         assert graded["hides"].parameters == 300_009
-        assert ("BROKEN", "at most 200,000 parameters", "300,009") in graded["hides"].rules
+        assert ("FAILED", "at most 200,000 parameters", "300,009") in graded["hides"].rules
 
     def test_that_knows_the_files_is_noticed(self, graded):
         assert graded["knows"].accuracy == 1.0 and "by heart" in graded["knows"].note

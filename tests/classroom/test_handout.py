@@ -93,7 +93,7 @@ def test_students_get_the_data_without_the_hidden_images(tmp_path, monkeypatch):
     arrays = synthetic.generate("cifar10", {"train": 40, "test": 40}, 0)
     change_dataset(monkeypatch, "cifar10", counts={"train": 40, "test": 40})
     write_prepared(tmp_path / "cifar10", arrays, tuple("abcdefghij"), "test")
-    folder = write_student_data("cifar10_custom_resnet", tmp_path / "students", b"secret", tmp_path)
+    folder = write_student_data("cifar10", tmp_path / "students", b"secret", tmp_path)
     whole, part = (open_dataset("cifar10", root) for root in (tmp_path, folder.parent))
     hidden = hidden_images(whole.test_labels, whole.test_images, b"secret")
     assert np.array_equal(part.train_images, whole.train_images) and len(part.test_labels) == 40 - len(hidden)

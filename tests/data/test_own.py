@@ -139,6 +139,11 @@ def test_what_is_no_such_folder(root, tmp_path):
     write_pictures(tmp_path / "one", ["rose"])
     with pytest.raises(CourseError, match="Found: rose"):
         prepare(tmp_path / "one")
+    write_pictures(tmp_path / "heic")
+    (tmp_path / "heic" / "lily").mkdir()
+    (tmp_path / "heic" / "lily" / "1.heic").write_bytes(b"a format of telephones")
+    with pytest.raises(CourseError, match="lily holds no pictures"):
+        prepare(tmp_path / "heic")
     write_pictures(tmp_path / "few", count=1)
     with pytest.raises(CourseError, match="'iris' has no train images"):
         prepare(tmp_path / "few")
