@@ -21,14 +21,14 @@ from course_utils.classroom.sandbox import Limits, run_sandboxed
 from course_utils.classroom.submission import RECORD, WEIGHTS
 from course_utils.config import Experiment
 from course_utils.data.datasets import Dataset, input_size, load_dataset
-from course_utils.errors import CourseError
+from course_utils.errors import CourseError, check_names
 from course_utils.reporting.record import Record, read_record
 from course_utils.reporting.weights import read_card
 from course_utils.utils import atomic_write
-from course_utils.variants import load_experiment, read_assignment
+from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 LARGEST = 1_000_000_000  # bytes of a submission
-LARGEST_RECORD = 5_000_000  # bytes
+LARGEST_RECORD = 1_000_000  # bytes
 CLAIMED = ("epochs", "batch_size", "optimizer", "augmentation", "expansion")  # settings that rules are about
 SUSPICIOUS = 0.1  # by which a shift of one pixel must not lower the accuracy: who knows the files fails it
 PAGE = """<!doctype html><meta charset="utf-8"><title>Grades</title><style>
@@ -79,12 +79,17 @@ def hidden_images(labels: np.ndarray, images: np.ndarray, key: bytes) -> np.ndar
 
 def _grade_safely(folder: Path, out: Path, key: bytes, limits: Limits) -> Grade:
     """One submission stops no other, whatever it holds."""
-    grade = Grade(folder.name)
+    grade = Grade(_printable(folder.name))
     try:
         _grade(grade, folder, out, key, limits)
     except Exception as error:
-        grade.note = f"{error if isinstance(error, CourseError) else f'{type(error).__name__}: {error}'}"[:500]
+        grade.note = _printable(error if isinstance(error, CourseError) else f"{type(error).__name__}: {error}")[:500]
     return grade
+
+
+def _printable(text: object) -> str:
+    """Without what a terminal obeys and a file cannot hold."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def _grade(grade: Grade, folder: Path, out: Path, key: bytes, limits: Limits) -> None:
@@ -92,29 +97,34 @@ def _grade(grade: Grade, folder: Path, out: Path, key: bytes, limits: Limits) ->
     card = read_card(folder / WEIGHTS)
     if not card.keys() >= {"assignment", "variant", "model", "settings", "dataset"}:
         raise CourseError(f"{WEIGHTS} was not written by `python -m course_utils submit`.")
+    check_names("assignment", [card["assignment"]], list_assignments())
+    if len(card["settings"]) > 10_000:
+        raise CourseError("the settings of its network have more than 10,000 characters.")
     grade.assignment, grade.variant = card["assignment"], card["variant"]
     exp = load_experiment(card["assignment"], card["variant"], dataset=card["dataset"])
     claims = _read_claims(grade, folder, out)
     data = _load(exp.dataset, exp.assignment, exp.variant)
     grade.data = data.title
     chosen = _hidden(exp.dataset, exp.assignment, exp.variant, key)
-    labels, size = data.test_labels[chosen], input_size(exp)
+    size, rng = input_size(exp), np.random.default_rng(list(key))
+    orders = [rng.permutation(chosen) for _ in range(2)]  # a program must not know the class from the place
     with tempfile.TemporaryDirectory() as scratch:
-        program, images, result = (Path(scratch, name) for name in ("program", "images.npy", "result"))
+        program, shown, result = (Path(scratch, name) for name in ("program", "images.npy", "result"))
         run_sandboxed("course_utils.classroom.program", ["export", json.dumps({
             "model": card["model"], "settings": json.loads(card["settings"]), "classes": len(data.classes),
             "size": size})], {folder: "/submission"}, program, limits)
-        np.save(images, _views(data.test_images[chosen]))
+        np.save(shown, np.stack([data.test_images[orders[0]], _disturbed(data.test_images[orders[1]], rng)]))
         run_sandboxed("course_utils.classroom.program", ["judge", json.dumps({
             "assignment": exp.assignment, "variant": exp.variant, "claimed": claims, "size": size,
-            "mean": data.mean, "std": data.std})], {program: "/program.pt2", images: "/images.npy"}, result, limits)
+            "mean": data.mean, "std": data.std})], {program: "/program.pt2", shown: "/images.npy"}, result, limits)
         found = json.loads(result.read_bytes())
-    plain, shifted = (float((np.array(predicted) == labels).mean()) for predicted in found["predicted"])
-    grade.accuracy, grade.hidden_images, grade.parameters = plain, len(labels), found["parameters"]
+    plain, shifted = (float((np.array(predicted) == data.test_labels[order]).mean())
+                      for predicted, order in zip(found["predicted"], orders))
+    grade.accuracy, grade.hidden_images, grade.parameters = plain, len(chosen), found["parameters"]
     grade.rules = [_verdict(finding, exp, plain, bool(claims)) for finding in found["findings"]]
     verdicts = [verdict for verdict, *_ in grade.rules]
     grade.rules_passed, grade.rules_failed = verdicts.count("passed"), verdicts.count("FAILED")
-    if plain - shifted > SUSPICIOUS:
+    if plain - shifted > SUSPICIOUS + 3 * np.sqrt(shifted * (1 - shifted) / len(chosen)):  # and no accident
         grade.note = f"shifted by one pixel, the same images have {shifted:.1%}: does it know the files by heart?"
 
 
@@ -122,7 +132,7 @@ def _check_files(folder: Path) -> None:
     """Raise ``CourseError`` for links, devices and too much of anything: nothing is read before this."""
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise CourseError("not a folder: unpack archives first.")
-    size = 0
+    size, weights = 0, folder / WEIGHTS
     for path in (Path(home, name) for home, folders, files in os.walk(folder) for name in (*folders, *files)):
         found = path.lstat()
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
@@ -130,8 +140,11 @@ def _check_files(folder: Path) -> None:
         size += found.st_size
     if size > LARGEST:
         raise CourseError(f"{size / 1e6:,.0f} MB are more than the {LARGEST / 1e6:,.0f} that are read.")
-    if not (folder / WEIGHTS).is_file():
+    if not weights.is_file():
         raise CourseError(f"no {WEIGHTS}: hand in what `python -m course_utils submit` writes.")
+    with weights.open("rb") as file:
+        if int.from_bytes(file.read(8), "little") > LARGEST_RECORD:
+            raise CourseError(f"the header of {WEIGHTS} has more than a megabyte.")
 
 
 def _read_claims(grade: Grade, folder: Path, out: Path) -> dict[str, Any]:
@@ -140,6 +153,8 @@ def _read_claims(grade: Grade, folder: Path, out: Path) -> dict[str, Any]:
         if (folder / RECORD).stat().st_size > LARGEST_RECORD:
             return {}
         record: Record = read_record(folder / RECORD)
+        if len(record["history"]) > 1000 or len({str(row.get("stage")) for row in record["history"]}) > 20:
+            return {}  # the figure would take for ever
         grade.claimed_accuracy = float(record["final"]["accuracy"])
         figure = plots.curves(record["history"], "Curves, as submitted")
         name = hashlib.sha256(folder.name.encode()).hexdigest()[:12] + ".png"
@@ -163,9 +178,12 @@ def _hidden(dataset: str, assignment: str, variant: str, key: bytes) -> np.ndarr
     return hidden_images(data.test_labels, data.test_images, key)
 
 
-def _views(images: np.ndarray) -> np.ndarray:
-    """(2, N, H, W, 3): the images, and the images shifted by one pixel to the right."""
-    return np.stack([images, np.concatenate([images[:, :, :1], images[:, :, :-1]], axis=2)])
+def _disturbed(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images (N, H, W, 3), each shifted by one pixel to a random corner, with noise of at most two levels."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    shifts = np.array([(0, 0), (0, 2), (2, 0), (2, 2)])[rng.integers(4, size=len(images))]
+    moved = np.stack([image[y:y + images.shape[1], x:x + images.shape[2]] for image, (y, x) in zip(padded, shifts)])
+    return np.clip(moved + rng.integers(-2, 3, moved.shape), 0, 255).astype(np.uint8)
 
 
 def _verdict(finding: Mapping[str, Any], exp: Experiment, accuracy: float, is_claimed: bool) -> tuple[str, str, str]:
@@ -176,7 +194,7 @@ def _verdict(finding: Mapping[str, Any], exp: Experiment, accuracy: float, is_cl
     elif rule.startswith(("augmentation", "batch size", "optimizer")) or rule.endswith("epochs"):
         found, passed = (f"{found}, as the record says", passed) if is_claimed else ("no record", None)
     words = {True: "earned", False: "not earned"} if finding["extra"] else {True: "passed", False: "FAILED"}
-    return words.get(passed, "open"), rule, found
+    return words.get(passed, "open"), rule, _printable(found)
 
 
 def _write_tables(grades: Sequence[Grade], out: Path) -> None:
@@ -185,7 +203,7 @@ def _write_tables(grades: Sequence[Grade], out: Path) -> None:
     for grade in grades:
         row = {name: f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
                for name, value in asdict(grade).items() if name not in ("rules", "curves")}
-        rows.append({name: f"'{text}" if text[:1] in tuple("=+-@") else text for name, text in row.items()})
+        rows.append({name: "'" * text.lstrip().startswith(tuple("=+-@＝＋－＠")) + text for name, text in row.items()})
         shown = [*row.items(), *((verdict, f"{rule}: {found}") for verdict, rule, found in grade.rules)]
         cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in shown if text)
         figure = f'<img src="{grade.curves}" alt="curves, as submitted">' if grade.curves else ""

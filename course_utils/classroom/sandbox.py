@@ -1,4 +1,5 @@
 """Running code of other people: without network, with nothing to read but what it needs, with limits."""
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache")  # programs and 
 SCRATCH_BYTES = 256_000_000  # of /tmp in the sandbox, which is in memory
 RESULT_BYTES = 1_000_000_000  # of the result; VGG-16, the largest network of the course, has 540 MB
 LOG_BYTES = 1_000_000
-PROCESSES = 64
+PROCESSES, THREADS = 64, 512
+RESERVE = 1_000_000_000  # bytes of the machine's memory that must stay free
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def run_sandboxed(module: str, arguments: Sequence[str], readable: Mapping[Path,
                    "PYTHONPATH": str(REPO), "COURSE_DEVICE": "cpu", "OMP_NUM_THREADS": str(limits.threads),
                    "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": "/tmp", "NO_ALBUMENTATIONS_UPDATE": "1"}
     result.touch()
-    command = ["prlimit", f"--fsize={RESULT_BYTES}", "--core=0", "bwrap", "--unshare-all", "--die-with-parent",
-               "--new-session", "--cap-drop", "ALL", "--clearenv", "--proc", "/proc", "--dev", "/dev", "--remount-ro",
-               "/dev", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp",
+    command = ["prlimit", f"--fsize={RESULT_BYTES}", "--core=0", "--nofile=1024",
+               "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
+               "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
+               "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp",
                *(word for path in dict.fromkeys(shown) for word in ("--ro-bind-try", path, path)),
                *(word for path, place in readable.items() for word in ("--ro-bind", str(path), place)),
                "--bind", str(result), "/result",
@@ -76,15 +79,14 @@ def _watch(process: subprocess.Popen, log: int, limits: Limits) -> str:
             return f"it took more than {limits.seconds:.0f} seconds"
         if os.fstat(log).st_size > LOG_BYTES:
             return "it printed more than a megabyte"
-        used, count = 0, 0
-        try:
+        used, count, threads = 0, 0, 0
+        with contextlib.suppress(psutil.Error):  # it has ended
             for child in psutil.Process(process.pid).children(recursive=True):
-                used, count = used + child.memory_info().rss, count + 1
-        except psutil.Error:
-            pass  # one that ended in between
-        if count > PROCESSES:
-            return f"it started more than {PROCESSES} processes"
-        if used > limits.memory:
-            return f"it used more than {limits.memory / 1e9:.1f} GB of memory"
+                with contextlib.suppress(psutil.Error):
+                    used, count, threads = used + child.memory_info().rss, count + 1, threads + child.num_threads()
+        if count > PROCESSES or threads > THREADS:
+            return f"it started more than {PROCESSES} processes or {THREADS} threads"
+        if used > limits.memory or psutil.virtual_memory().available < RESERVE:  # files in memory are in no process
+            return f"it used more than {limits.memory / 1e9:.1f} GB of memory, or nearly all that was left"
         time.sleep(0.05)
     return ""

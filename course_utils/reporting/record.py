@@ -137,7 +137,8 @@ def _contradictions(record: Record) -> list[str]:
     last = [row for row in history if row.get("stage") == history[-1].get("stage")]
     accuracies, images = np.array(list(final["per_class"].values())), np.array(final["class_images"])
     predicted = np.array(final["predicted"].split(), np.int64)
-    counts = (predicted[:, None] == np.arange(len(images))).sum(0)  # of each class
+    known = predicted[(predicted >= 0) & (predicted < len(images))]
+    counts = np.bincount(known, minlength=len(images))  # of each class
     wrong = {
         "the epochs of its history": epochs != list(range(1, len(epochs) + 1)) or len(epochs) > total_epochs(exp),
         "its seconds": not math.isclose(sum(seconds), record["seconds"], abs_tol=0.01) or min(seconds) < 0,

@@ -60,7 +60,7 @@ def classroom(tmp_path_factory):
         for number in range(40):
             pixels = rng.integers(0, 100, (32, 32, 3), dtype=np.uint8)
             pixels[:, :, label] += 100
-            pixels[:, 4:6] = 0
+            pixels[:, 4:7] = 0
             pixels[:, 5, label] = 255
             Image.fromarray(pixels).save(home / "in" / name / f"{number}.png")
     with pytest.MonkeyPatch.context() as patch:
@@ -138,6 +138,50 @@ def cheats(classroom):
             def forward(self, x):
                 return self.conv(x).mean((2, 3)) + self.table.sum()
     """, {"conv.weight": torch.eye(3)[:, :, None, None].contiguous(), "table": torch.zeros(300, 1000)})
+    hand_in(classroom, "stacks", """
+        import torch
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 3, 1, bias=False)
+                self.register_buffer("table", torch.zeros(300, 1000))
+                self.register_buffer("mean", torch.zeros(50_000))
+            def forward(self, x):
+                hidden = nn.functional.batch_norm(torch.zeros(2, 50_000), self.mean, torch.ones(50_000))
+                return self.conv(x).mean((2, 3)) + torch.stack([self.table])[0].sum() + hidden.sum()
+    """, {"conv.weight": torch.eye(3)[:, :, None, None].contiguous(), "table": torch.zeros(300, 1000),
+          "mean": torch.zeros(50_000)})
+    hand_in(classroom, "counts", """
+        import torch
+        from torch import nn
+        class Net(nn.Module):  # the images of a class used to come one after the other
+            def __init__(self, num_classes):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 3, 1, bias=False)
+            def forward(self, x):
+                place = nn.functional.one_hot(torch.arange(len(x)) % 12 // 4, 3).float()
+                return 0 * self.conv(x).mean((2, 3)) + place
+    """)
+    hand_in(classroom, "fails", """
+        import torch
+        from torch import nn
+        class Net(nn.Module):  # on black images of this size, which are those of the checks
+            def __init__(self, num_classes):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 3, 1, bias=False)
+                self.table = nn.Parameter(torch.zeros(300_000))
+            def forward(self, x):
+                black = (x.abs().sum() == 0).long()
+                return self.conv(x).mean((2, 3)) + self.table[black * 300_000]
+    """, {"conv.weight": torch.eye(3)[:, :, None, None].contiguous(), "table": torch.zeros(300_000)})
+    odd = hand_in(classroom, "odd", HONEST)
+    record["experiment"]["augmentation"] = [{"name": "\ud800 \x1b[31m", "p": 1.0}]
+    (odd / "record.json").write_text(json.dumps(record | {"sha256": content_hash(record)}))
+    os.symlink("nowhere", bytes(hand_in(classroom, "bytes", HONEST)) + b"/\xff")
+    bomb = hand_in(classroom, "bomb", HONEST)
+    many = record["final"] | {"class_images": [0] * 100_000, "predicted": " ".join(["0"] * 100_000)}
+    (bomb / "record.json").write_text(json.dumps(record | {"final": many}))
     hand_in(classroom, "knows", HONEST.replace("self.conv(x).mean((2, 3))", "self.conv(x)[:, :, 3, 5]"))
     os.symlink(classroom / "all" / "ann" / "weights.safetensors",
                hand_in(classroom, "links", HONEST) / "more.safetensors")
@@ -185,7 +229,8 @@ class TestASubmission:
     @pytest.mark.parametrize(("student", "reason"), [
         ("leaves", "ended with exit code 0"), ("floods", "printed more than a megabyte"), ("eats", "GB of memory"),
         ("forks", "(64 processes|GB of memory)"), ("links", "is a link"), ("empty", "no weights.safetensors"),
-        ("=zip()", "unpack archives first"), ("broken", "SyntaxError")])
+        ("fails", "ended with exit code"),
+        ("bytes", r"^\? is a link"), ("=zip()", "unpack archives first"), ("broken", "SyntaxError")])
     def test_that_cannot_be_graded_is_told_why(self, graded, student, reason):
         assert graded[student].accuracy is None and re.search(reason, graded[student].note)
 
@@ -196,6 +241,14 @@ class TestASubmission:
     def test_cannot_hide_weights_in_buffers(self, graded):
         assert graded["hides"].parameters == 300_009
         assert ("FAILED", "at most 200,000 parameters", "300,009") in graded["hides"].rules
+        assert graded["stacks"].parameters >= 350_009
+
+    def test_cannot_know_the_class_from_the_place(self, graded):
+        assert graded["counts"].accuracy < 0.8
+
+    def test_whose_record_is_odd_or_huge_is_graded_without_it(self, graded):
+        assert graded["odd"].accuracy == graded["bomb"].accuracy == 1.0
+        assert graded["odd"].claimed_accuracy == 1.0 and graded["bomb"].claimed_accuracy is None
 
     def test_that_knows_the_files_is_noticed(self, graded):
         assert graded["knows"].accuracy == 1.0 and "by heart" in graded["knows"].note
@@ -206,7 +259,7 @@ class TestASubmission:
         assert len(rows) == len(graded) and accuracy["ann"] == "1.0000" and accuracy["'=zip()"] == ""
         page = (classroom / "out" / "index.html").read_text()
         assert "&lt;b&gt;bold" in page and "<b>bold" not in page
-        assert page.count("<img") == 1 and "<th>claimed_accuracy</th><td>1.0000" in page  # the forged record's curves
+        assert page.count("<img") == 2 and "<th>claimed_accuracy</th><td>1.0000" in page  # of "forges" and "odd"
 
 
 @needs_sandbox

@@ -49,6 +49,18 @@ def running_notebooks(root):
     return found
 
 
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_batch_survives_the_death_of_a_node(tmp_path, monkeypatch):
@@ -62,16 +74,15 @@ def test_a_batch_survives_the_death_of_a_node(tmp_path, monkeypatch):
     nodes = [start_node("--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0",
                         "--include-dashboard=false", f"--temp-dir={scratch}")]
     try:
-        time.sleep(8)
+        wait_until(lambda: is_open(port))
         nodes += [start_node(f"--address={address}", "--num-cpus=1") for _ in range(2)]
         batch = subprocess.Popen([sys.executable, "-m", "course_utils", "run", "gtsrb_stn:lenet", "--set", "epochs=1",
                                   "--seeds", ",".join(map(str, SEEDS)), "--executor", "ray", "--address", address,
                                   "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  text=True)
-        deadline = time.monotonic() + 120
-        while not running_notebooks(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        time.sleep(5)
+        wait_until(lambda: running_notebooks(tmp_path) or batch.poll() is not None)
+        assert batch.poll() is None, batch.stdout.read()
+        time.sleep(3)
         victim = next(node for node in nodes[1:] if any(  # one that is at work
             process in psutil.Process(node.pid).children(recursive=True) for process in running_notebooks(tmp_path)))
         kill_node(victim)
@@ -85,10 +96,7 @@ def test_a_batch_survives_the_death_of_a_node(tmp_path, monkeypatch):
             assert json.loads((folder / "status.json").read_text())["state"] == "done"
             assert (folder / "01_gtsrb_stn.ipynb").is_file() and list((folder / "figures").glob("*.png"))
             assert not list(folder.glob("*.pt"))
-        deadline = time.monotonic() + 20
-        while running_notebooks(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        assert not running_notebooks(tmp_path)
+        wait_until(lambda: not running_notebooks(tmp_path))
     finally:
         ray.shutdown()
         for node in nodes[::-1]:
