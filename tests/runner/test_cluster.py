@@ -23,10 +23,20 @@ SEEDS = range(6)
 
 
 def start_node(*arguments):
-    """A node of one raylet; the processes that it starts are its children."""
+    """A node of one raylet, which runs; the processes that it starts are its children."""
     environment = {key: value for key, value in os.environ.items() if key != "COURSE_DATA"}
-    return subprocess.Popen([RAY, "start", "--block", "--disable-usage-stats", *arguments], env=environment,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(5):  # the head may not be ready yet
+        node = subprocess.Popen([RAY, "start", "--block", "--disable-usage-stats", *arguments], env=environment,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda node=node: node.poll() is not None or has_raylet(node))
+        time.sleep(3)
+        if node.poll() is None:
+            return node
+    raise AssertionError(f"ray start {arguments} ended with {node.returncode}")
+
+
+def has_raylet(node):
+    return any(process.name() == "raylet" for process in psutil.Process(node.pid).children(recursive=True))
 
 
 def kill_node(node):
@@ -49,11 +59,6 @@ def running_notebooks(root):
     return found
 
 
-def is_open(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-
-
 def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -71,11 +76,12 @@ def test_a_batch_survives_the_death_of_a_node(tmp_path, monkeypatch):
         port = probe.getsockname()[1]
     address, scratch = f"127.0.0.1:{port}", f"/tmp/ray-{port}"  # a socket's path may have 107 characters
     monkeypatch.setenv("RAY_TEST", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # as on a private network
     nodes = [start_node("--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=0",
                         "--include-dashboard=false", f"--temp-dir={scratch}")]
     try:
-        wait_until(lambda: is_open(port))
         nodes += [start_node(f"--address={address}", "--num-cpus=1") for _ in range(2)]
+        assert all(node.poll() is None for node in nodes)
         batch = subprocess.Popen([sys.executable, "-m", "course_utils", "run", "gtsrb_stn:lenet", "--set", "epochs=1",
                                   "--seeds", ",".join(map(str, SEEDS)), "--executor", "ray", "--address", address,
                                   "--output", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
