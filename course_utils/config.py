@@ -104,6 +104,11 @@ class Experiment:
         return [self.stage(number) for number in range(len(self.stages) + 1)]
 
     @property
+    def test_transforms(self) -> tuple[Transform, ...]:
+        """Of plain test and validation images: a resize, where ``test_image_size`` asks for it."""
+        return (Transform("resize", 1.0, {"size": self.test_image_size}),) if self.test_image_size else ()
+
+    @property
     def all_epochs(self) -> int:
         """Epochs of all stages together."""
         return total_epochs(vars(self))

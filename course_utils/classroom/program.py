@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from course_utils.analysis.rules import check_rules
 from course_utils.augment import BatchAugment, image_keys
-from course_utils.config import Transform, is_custom
+from course_utils.config import is_custom
 from course_utils.errors import CourseError
 from course_utils.models import build_model
 from course_utils.variants import load_experiment, read_assignment
@@ -125,9 +125,7 @@ def judge(assignment: str, variant: str, claimed: dict[str, Any], size: int, mea
     exp = load_experiment(assignment, variant, **claimed)
     has_rules = read_assignment(assignment)["rules"]
     findings = [vars(finding) for finding in check_rules(exp, program, size)] if has_rules else []
-    test_size = exp.all_stages[-1].test_image_size
-    resize = [Transform("resize", 1.0, {"size": test_size})] if test_size else []
-    augment, predicted = BatchAugment(resize, mean, std), []
+    augment, predicted = BatchAugment(exp.all_stages[-1].test_transforms, mean, std), []
     for images in torch.from_numpy(np.load("/images.npy")):
         outputs = [program(augment(part, image_keys(0, 0, torch.zeros(len(part), dtype=torch.int64)))).flatten(1)
                    for part in images.split(BATCH)]

@@ -149,7 +149,7 @@ def make_loaders(exp: Experiment, data: Dataset, device: torch.device | str = "c
     size = max(exp.batch_size, EVALUATION_BATCH) if torch.device(device).type == "cuda" else exp.batch_size
     common = {"batch_size": size, "mean": data.mean, "std": data.std, "device": device}
     random = {"seed": exp.seed, "expansion": exp.expansion}
-    resize = {"augmentation": (Transform("resize", 1.0, {"size": exp.test_image_size}),) if exp.test_image_size else ()}
+    resize = {"augmentation": exp.test_transforms}
     images, labels = data.train_images, data.train_labels
     test = BatchLoader(data.test_images, data.test_labels, **common, **resize)
     tta = BatchLoader(data.test_images, data.test_labels, **common, share=test, seed=exp.seed,

@@ -2,7 +2,6 @@
 
 It is prepared like the published ones and opened under its name by ``open_dataset``. A result on it is never published.
 """
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image, ImageOps
 
 from course_utils.data.datasets import channel_statistics
 from course_utils.data.info import DATASETS, data_root
-from course_utils.data.prepare import write_prepared
+from course_utils.data.prepare import sha256, write_prepared
 from course_utils.data.sources import Arrays, read_image
 from course_utils.errors import CourseError
 
@@ -79,7 +78,7 @@ def _arrays(pictures: dict[str, list[Path]], classes: tuple[str, ...], size: int
 
 
 def _hashes(images: np.ndarray) -> np.ndarray:
-    return np.array([hashlib.sha256(image).hexdigest() for image in images])
+    return np.array([sha256(image) for image in images])
 
 
 def _split(images: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

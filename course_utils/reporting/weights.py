@@ -12,7 +12,7 @@ from torch import nn
 
 from course_utils import plots
 from course_utils.augment import BatchAugment, denormalize, image_keys
-from course_utils.config import ASSIGNMENTS, Experiment, Transform
+from course_utils.config import ASSIGNMENTS, Experiment
 from course_utils.data.info import DATASETS
 from course_utils.data.sources import read_image
 from course_utils.errors import CourseError, unknown_name_error
@@ -109,9 +109,8 @@ def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) 
     info = DATASETS[exp.dataset]
     image = read_image(picture).resize((info.image_size,) * 2, Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image)[None])
-    size = exp.all_stages[-1].test_image_size
-    resize = [Transform("resize", 1.0, {"size": size})] if size else []
-    x = BatchAugment(resize, info.mean, info.std)(pixels, image_keys(0, 0, torch.zeros(1, dtype=torch.int64)))
+    augment = BatchAugment(exp.all_stages[-1].test_transforms, info.mean, info.std)
+    x = augment(pixels, image_keys(0, 0, torch.zeros(1, dtype=torch.int64)))
     probabilities = torch.softmax(model(x).flatten(1), 1)[0]
     seen = [denormalize(images, info.mean, info.std)[0] for images in (x, apply_spatial_transformer(model, x))]
     found = [(info.classes[k], float(probabilities[k])) for k in probabilities.argsort(descending=True)[:count]]
