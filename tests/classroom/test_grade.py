@@ -38,16 +38,26 @@ def has_sandbox():
 
 
 needs_sandbox = pytest.mark.skipif(not has_sandbox(), reason="needs bubblewrap (apt install bubblewrap)")
-HONEST = """
-    import torch
-    from torch import nn
-    class Net(nn.Module):
-        def __init__(self, num_classes):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 1, bias=False)
-        def forward(self, x):
-            return self.conv(x).mean((2, 3))
-"""
+
+
+def network(output="self.conv(x).mean((2, 3))", layers=""):
+    """Code of a network with the layers of an honest one and more, and with this output."""
+    return textwrap.dedent(f"""
+        import torch
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 3, 1, bias=False)
+                {layers}
+            def forward(self, x):
+                return {output}
+    """)
+
+
+HONEST = network()
+EYE, TABLE = {"conv.weight": torch.eye(3)[:, :, None, None].contiguous()}, {"table": torch.zeros(300, 1000)}
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +85,9 @@ def hand_in(classroom, student, code, weights=None, assignment="cifar10_dilated_
     folder = classroom / "all" / student
     folder.mkdir()
     (folder / "net.py").write_text(textwrap.dedent(code).replace("HOME", str(classroom)))
-    weights = {"conv.weight": torch.eye(3)[:, :, None, None].contiguous()} if weights is None else weights
-    save_file(weights, folder / "weights.safetensors", {"assignment": assignment, "variant": variant, "settings": "{}",
-                                                       "model": "net.py:Net", "dataset": "colors"})
+    card = {"assignment": assignment, "variant": variant, "settings": "{}",
+            "model": "net.py:Net", "dataset": "colors"}
+    save_file(EYE if weights is None else weights, folder / "weights.safetensors", card)
     return folder
 
 
@@ -88,7 +98,7 @@ def cheats(classroom):
     record["experiment"] |= {"assignment": "cifar10_dilated_depthwise", "variant": "s7", "epochs": 3}
     forged = hand_in(classroom, "forges", HONEST, {"conv.weight": -torch.eye(3)[:, :, None, None]})
     (forged / "record.json").write_text(json.dumps(record | {"sha256": content_hash(record)}))
-    hand_in(classroom, "patches", """
+    hand_in(classroom, "patches", textwrap.dedent("""
         import json, numpy, torch
         from course_utils.analysis import rules
         from course_utils.models import summary
@@ -97,17 +107,15 @@ def cheats(classroom):
         summary.count_parameters = rules.count_parameters = lambda model: 1
         program.judge = lambda **more: json.dumps({"parameters": 1, "findings": [], "predicted": [[0], [0]]}).encode()
         numpy.mean = torch.mean = lambda *args, **more: 1.0
-    """ + textwrap.indent(textwrap.dedent(HONEST).replace("self.conv(x).mean((2, 3))",
-                                                          "self.conv(nn.functional.max_pool2d(x, 2)).mean((2, 3))"),
-                          "        "))
-    hand_in(classroom, "reads", """
+    """) + network("self.conv(nn.functional.max_pool2d(x, 2)).mean((2, 3))"))
+    hand_in(classroom, "reads", textwrap.dedent("""
         import os
         secret = [path for path in ("HOME/data", "HOME/key", "HOME/all", "HOME/out", "/root", "/home", "/etc/passwd",
                                     "/images.npy") if os.path.exists(path) and path != "/root"]
         assert not secret, "READ " + str(secret)
         assert sorted(os.listdir("/submission")) == ["net.py", "weights.safetensors"]
-    """ + textwrap.indent(textwrap.dedent(HONEST), "        "))
-    hand_in(classroom, "writes", """
+    """) + HONEST)
+    hand_in(classroom, "writes", textwrap.dedent("""
         import os
         for path in ("/submission/net.py", "HOME/all/ann/net.py", "HOME/out/grades.csv", "/usr/x", "/etc/x", "/x",
                      "/dev/shm/x", os.__file__, "/submission/weights.safetensors"):
@@ -116,7 +124,7 @@ def cheats(classroom):
             except OSError:
                 continue
             raise AssertionError("WROTE " + path)
-    """ + textwrap.indent(textwrap.dedent(HONEST), "        "))
+    """) + HONEST)
     hand_in(classroom, "leaves", "import os\nos._exit(0)\n")
     hand_in(classroom, "floods", "while True: print('x' * 10000)\n")
     hand_in(classroom, "eats", "kept = []\nwhile True: kept.append(b'x' * 100_000_000)\n")
@@ -127,54 +135,20 @@ def cheats(classroom):
                 os.setsid()
                 time.sleep(987654)
     """)
-    hand_in(classroom, "hides", """
-        import torch
-        from torch import nn
-        class Net(nn.Module):
-            def __init__(self, num_classes):
-                super().__init__()
-                self.conv = nn.Conv2d(3, 3, 1, bias=False)
-                self.register_buffer("table", torch.zeros(300, 1000))
-            def forward(self, x):
-                return self.conv(x).mean((2, 3)) + self.table.sum()
-    """, {"conv.weight": torch.eye(3)[:, :, None, None].contiguous(), "table": torch.zeros(300, 1000)})
-    hand_in(classroom, "stacks", """
-        import torch
-        from torch import nn
-        class Net(nn.Module):
-            def __init__(self, num_classes):
-                super().__init__()
-                self.conv = nn.Conv2d(3, 3, 1, bias=False)
-                self.register_buffer("table", torch.zeros(300, 1000))
-                self.register_buffer("mean", torch.zeros(50_000))
-            def forward(self, x):
-                hidden = nn.functional.batch_norm(torch.zeros(2, 50_000), self.mean, torch.ones(50_000))
-                return self.conv(x).mean((2, 3)) + torch.stack([self.table])[0].sum() + hidden.sum()
-    """, {"conv.weight": torch.eye(3)[:, :, None, None].contiguous(), "table": torch.zeros(300, 1000),
-          "mean": torch.zeros(50_000)})
-    hand_in(classroom, "counts", """
-        import torch
-        from torch import nn
-        class Net(nn.Module):  # the images of a class used to come one after the other
-            def __init__(self, num_classes):
-                super().__init__()
-                self.conv = nn.Conv2d(3, 3, 1, bias=False)
-            def forward(self, x):
-                place = nn.functional.one_hot(torch.arange(len(x)) % 12 // 4, 3).float()
-                return 0 * self.conv(x).mean((2, 3)) + place
-    """)
-    hand_in(classroom, "fails", """
-        import torch
-        from torch import nn
-        class Net(nn.Module):  # on black images of this size, which are those of the checks
-            def __init__(self, num_classes):
-                super().__init__()
-                self.conv = nn.Conv2d(3, 3, 1, bias=False)
-                self.table = nn.Parameter(torch.zeros(300_000))
-            def forward(self, x):
-                black = (x.abs().sum() == 0).long()
-                return self.conv(x).mean((2, 3)) + self.table[black * 300_000]
-    """, {"conv.weight": torch.eye(3)[:, :, None, None].contiguous(), "table": torch.zeros(300_000)})
+    hand_in(classroom, "hides", network("self.conv(x).mean((2, 3)) + self.table.sum()",
+                                        'self.register_buffer("table", torch.zeros(300, 1000))'), EYE | TABLE)
+    hidden = "nn.functional.batch_norm(torch.zeros(2, 50_000), self.mean, torch.ones(50_000)).sum()"
+    hand_in(classroom, "stacks", network(
+        f"self.conv(x).mean((2, 3)) + torch.stack([self.table])[0].sum() + {hidden}",
+        'self.register_buffer("table", torch.zeros(300, 1000)); self.register_buffer("mean", torch.zeros(50_000))'),
+        EYE | TABLE | {"mean": torch.zeros(50_000)})
+    place = "nn.functional.one_hot(torch.arange(len(x)) % 12 // 4, 3).float()"  # as sorted images would have it
+    hand_in(classroom, "counts", network(f"0 * self.conv(x).mean((2, 3)) + {place}"))
+
+    black = "(x.abs().sum() == 0).long()"  # as the images of the checks are
+    hand_in(classroom, "fails", network(f"self.conv(x).mean((2, 3)) + self.table[{black} * 300_000]",
+                                        "self.table = nn.Parameter(torch.zeros(300_000))"),
+            EYE | {"table": torch.zeros(300_000)})
     odd = hand_in(classroom, "odd", HONEST)
     record["experiment"]["augmentation"] = [{"name": "\ud800 \x1b[31m", "p": 1.0}]
     (odd / "record.json").write_text(json.dumps(record | {"sha256": content_hash(record)}))
@@ -182,7 +156,7 @@ def cheats(classroom):
     bomb = hand_in(classroom, "bomb", HONEST)
     many = record["final"] | {"class_images": [0] * 100_000, "predicted": " ".join(["0"] * 100_000)}
     (bomb / "record.json").write_text(json.dumps(record | {"final": many}))
-    hand_in(classroom, "knows", HONEST.replace("self.conv(x).mean((2, 3))", "self.conv(x)[:, :, 3, 5]"))
+    hand_in(classroom, "knows", network("self.conv(x)[:, :, 3, 5]"))
     os.symlink(classroom / "all" / "ann" / "weights.safetensors",
                hand_in(classroom, "links", HONEST) / "more.safetensors")
     (classroom / "all" / "empty").mkdir()
