@@ -12,7 +12,8 @@ from course_utils import plots
 from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
 from course_utils.reporting import tables
-from course_utils.reporting.record import is_full_length, variant_of
+from course_utils.reporting.record import is_full_length, published_records, variant_of
+from course_utils.utils import REPO
 from course_utils.variants import list_assignments, load_experiment, read_assignment
 
 LEAN = "-lean"  # ends the name of a variant that trains a published network by a recipe of ours
@@ -48,10 +49,7 @@ def systems(assignment: str) -> list[System]:
         name = record["experiment"]["variant"].removesuffix(LEAN)
         if name not in published or not is_full_length(record):
             continue
-        source = published[name]
-        found, validation = re.match(r"(target )?([\d.]+) %(?! in)", source), "validation" in source
-        original = float(found[2]) if found else None
-        text = f"{found[1] or ''}{original:g} %{', validation' * validation}" if found else "–"
+        (original, text), validation = _original(published[name]), "validation" in published[name]
         passes = tuple(map(image_passes, (load_experiment(assignment, name), variant_of(record))))
         accuracies = [100 * ((validation and run["validation"]) or run["final"])["accuracy"] for _, run in runs]
         if name not in best or statistics.fmean(accuracies) > statistics.fmean(best[name].accuracies):
@@ -60,32 +58,53 @@ def systems(assignment: str) -> list[System]:
 
 
 def assignments_table(notebook_link: Callable[[str], str]) -> str:
-    """Markdown: a row per assignment: what one learns, and its best results; ``notebook_link`` of an assignment."""
-    rows = [["", "assignment", "you will learn", "original → here", "open"]]
+    """Markdown: a row per assignment with its page's question and the best results."""
+    rows = [["", "assignment", "you will learn", "training, full runs", "best original → best here", "open"]]
     for number, name in enumerate(list_assignments(), 1):
-        about = read_assignment(name)
-        results = [f"{system.name}: {system.original_text} → **{tables.mean_text(system.accuracies)} %**"
-                   for system in systems(name) if system.original]
-        page = f"assignments/{name}/README.md"
-        rows.append([f"{number}", f"[{about['title']}]({page})", about["learn"], "<br>".join(results) or "–",
+        about, page = read_assignment(name), f"assignments/{name}/README.md"
+        text = " ".join((REPO / page).read_text(encoding="utf-8").split())
+        question = re.search(r"\*\*Question:\*\* (.+?\?)", text)[1]
+        original = max((_original(about["published"][variant]) for variant in about["published"] if variant != "best"),
+                       key=lambda found: found[0] or 0)
+        ours = max((statistics.fmean(system.accuracies) for system in systems(name)), default=None)
+        rows.append([f"{number}", f"[{about['title']}]({page})<br>{question[0].upper()}{question[1:]}",
+                     about["learn"], _training_times(name), f"{original[1]} → **{f'{ours:.2f} %' if ours else '–'}**",
                      f"[results]({page}) · {notebook_link(name)}"])
     return tables.markdown_table(rows)
 
 
+def _original(text: str) -> tuple[float | None, str]:
+    """The original accuracy, %, in a text of ``variants.toml``, if there is one, and what to call it."""
+    found = re.match(r"(target )?([\d.]+) %(?! in)", text)
+    if not found:
+        return None, "–"
+    return float(found[2]), f"{found[1] or ''}{float(found[2]):g} %{', validation' * ('validation' in text)}"
+
+
+def _training_times(assignment: str) -> str:
+    """Of the full-length runs, from the shortest to the longest, for each kind of device."""
+    times: dict[str, list[float]] = {}
+    for record in published_records(assignment).values():
+        if is_full_length(record):
+            times.setdefault(tables.device_text([record]), []).append(record["seconds"])
+    return "<br>".join(" to ".join(dict.fromkeys(map(tables.duration_text, (min(part), max(part))))) + f", {device}"
+                       for device, part in sorted(times.items())) or "–"
+
+
 def overview_table() -> str:
     """Markdown: one row per system."""
-    rows = [["system", "original", "ours", "recipe", "image passes: original, ours", "parameters", "time"]]
+    rows = [["system", "original", "ours", "image passes, original", "image passes, ours", "parameters", "time"]]
     for system in (system for assignment in list_assignments() for system in systems(assignment)):
         record, seeds = system.runs[0][1], len(system.runs)
         variant = record["experiment"]["variant"]
-        recipe = "lean" if variant.endswith(LEAN) else "ours" if variant == "best" else "published"
+        recipe = "lean" if variant.endswith(LEAN) else "our own" if variant == "best" else "published"
         original, ours = (f"{passes:.2g} M" for passes in system.passes)
         title = read_assignment(system.assignment)["title"].split(":")[0]
         label = tables.run_label(record).removesuffix(LEAN)
         rows.append([f"[{title}](assignments/{system.assignment}/README.md) {label}", system.original_text,
-                     f"**{tables.mean_text(system.accuracies, spread=True)} %**, {seeds} seed{'s' * (seeds > 1)}",
-                     recipe, f"{'–' if recipe == 'ours' else original}, {ours}", f"{record['parameters']:,}",
-                     tables.time_text(system.runs)])
+                     f"**{tables.mean_text(system.accuracies, spread=True)} %**, {recipe}, "
+                     f"{seeds} seed{'s' * (seeds > 1)}", "–" if variant == "best" else original, ours,
+                     f"{record['parameters']:,}", tables.time_text(system.runs)])
     return tables.markdown_table(rows)
 
 

@@ -183,11 +183,20 @@ def accuracy_text(runs: NamedRuns, part: str = "final", spread: bool = False) ->
 
 
 def time_text(runs: NamedRuns) -> str:
-    """Mean training time, in minutes or, where it is short, in seconds; and "CPU", "GPU", or both."""
-    seconds = statistics.fmean(run["seconds"] for _, run in runs)
-    devices = dict.fromkeys(part.get("device", "cpu") for _, run in runs for part in run["sessions"])
-    names = " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
-    return f"{seconds / 60:.0f} min, {names}" if seconds >= 120 else f"{seconds:.0f} s, {names}"
+    """Mean training time and where."""
+    records = [run for _, run in runs]
+    return f"{duration_text(statistics.fmean(run['seconds'] for run in records))}, {device_text(records)}"
+
+
+def device_text(records: Sequence[Record]) -> str:
+    """"CPU", "GPU", or both."""
+    devices = dict.fromkeys(part.get("device", "cpu") for record in records for part in record["sessions"])
+    return " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
+
+
+def duration_text(seconds: float) -> str:
+    """In minutes or, where it is short, in seconds."""
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 def mean_text(values: Sequence[float], form: str = ".2f", spread: bool = False) -> str:

@@ -51,6 +51,10 @@ def test_weights_are_exported_from_the_last_stage_and_its_best_epoch(tmp_path, m
     path = weights.export_weights(tmp_path / "run", record, "name")
     assert torch.equal(load_file(path)["fc.weight"], best["fc.weight"])
     assert weights.read_card(path)["run"] == "name" and "test accuracy" in weights.read_card(path)["result"]
+    assert load_file(path)["fc.weight"].dtype == torch.float32
+    monkeypatch.setattr(weights, "HALVED", 15)
+    halved = load_file(weights.export_weights(tmp_path / "run", record, "name"))["fc.weight"]
+    assert halved.dtype == torch.float16 and torch.equal(halved.float(), best["fc.weight"])
     monkeypatch.setattr(weights, "LARGEST", 15)
     assert weights.export_weights(tmp_path / "run", record, "name") is None
     assert weights.export_weights(tmp_path / "empty", record, "name") is None
