@@ -65,7 +65,9 @@ def test_published_runs_appear_in_the_readmes(repository):
     assert repository / "README.md" in readme.update_readmes()
     text = (repository / "README.md").read_text()
     row = next(line for line in text.splitlines() if "| target 90 % |" in line)
-    assert row.endswith("| **70.00 %**, 1 seed | published | 1.2 M, 1.2 M | 6,573,130 | 24 min, CPU |")
+    assert row.endswith("| **70.00 %**, published, 1 seed | 1.2 M | 1.2 M | 6,573,130 | 24 min, CPU |")
+    row = next(line for line in text.splitlines() if "<br>How far does a residual network" in line)
+    assert "| 24 min, CPU | target 90 % → **70.00 %** |" in row
     assert (repository / "images" / "overview.png").exists()
     assert readme.find_problems() == [] and readme.update_readmes(check=True) == []
     changed_text = text.replace("70.00 ", "92.00 ")
