@@ -11,7 +11,7 @@ from typing import Any
 
 from course_utils.config import PROFILES, SETTINGS
 from course_utils.errors import CourseError
-from course_utils.utils import REPO
+from course_utils.utils import REPO, number_order
 from course_utils.variants import list_assignments, load_experiment
 
 RESERVED_PARAMETERS = {"profile": "--profile", "seed": "--seeds", "variant": "ASSIGNMENT:VARIANT",
@@ -188,7 +188,7 @@ def _status(args: argparse.Namespace) -> int:
     from course_utils.runner import status
 
     root = args.output or REPO / "outputs"
-    folders = sorted(path.parent for path in root.glob("**/status.json"))
+    folders = sorted((path.parent for path in root.glob("**/status.json")), key=number_order)
     messages = status.error_messages(folders, map(status.read_status, folders))
     print(f"{status.status_table(folders)}\n\n{messages}".rstrip() if folders else f"No runs in {root}.")
     return 0

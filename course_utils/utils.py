@@ -3,6 +3,7 @@ import errno
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ def atomic_write(path: Path, *parts: bytes | memoryview | str) -> None:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file as hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def number_order(path: Path) -> list[str | int]:
+    """A key that sorts files by the numbers in their names: ``seed2`` before ``seed10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def source_markdown(*objects: Any) -> str:

@@ -192,8 +192,8 @@ def collect(unfinished: bool = False) -> None:
             if _is_finished(run):
                 files = [path for path in files if path.name in RETURNED or path.suffix in (".ipynb", ".png")]
             elif unfinished:
-                files = [path for folder in (run, *run.glob("stage*"))
-                         for path in (*sorted(folder.glob("epoch-*.pt"))[-1:], *folder.glob("lr_range.json"))]
+                files = [path for folder in (run, *run.glob("stage*")) for path in (
+                    *sorted(folder.glob("epoch-*.pt"), key=os.path.getmtime)[-1:], *folder.glob("lr_range.json"))]
                 name += " (unfinished)"
             size = sum(path.stat().st_size for path in files)
             if name not in before and files and size <= room and (unfinished or _is_finished(run)):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course_utils.utils import file_sha256
+from course_utils.utils import file_sha256, number_order
 
 HOME = Path(__file__).parent
 PACK = Path(".pack")  # ignored by git
@@ -121,7 +121,7 @@ def _unfinished() -> Iterator[tuple[str, bytes]]:
     for run in sorted(Path("outputs").glob("*/*")):
         if not (run / "record.json").exists():
             for folder in (run, *run.glob("stage*")):
-                for path in (*sorted(folder.glob("epoch-*.pt"))[-1:], *folder.glob("lr_range.json")):
+                for path in (*sorted(folder.glob("epoch-*.pt"), key=number_order)[-1:], *folder.glob("lr_range.json")):
                     yield f"resume/{path.relative_to('outputs')}", path.read_bytes()
 
 

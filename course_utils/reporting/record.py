@@ -21,7 +21,7 @@ from course_utils.evaluation.metrics import Prediction, per_class_accuracy
 from course_utils.reporting.lock import release_folder
 from course_utils.training.device import describe_machine
 from course_utils.training.trainer import Training, best_epoch
-from course_utils.utils import REPO, atomic_write, disk_error
+from course_utils.utils import REPO, atomic_write, disk_error, number_order
 from course_utils.variants import load_experiment
 
 Record = dict[str, Any]
@@ -187,7 +187,8 @@ def changed_settings(record: Record) -> list[str]:
 
 def published_records(assignment: str) -> dict[str, Record]:
     """The published records of an assignment by run name. Raises ``CourseError`` for one on synthetic data."""
-    found = {path.stem: read_record(path) for path in sorted((ASSIGNMENTS / assignment / "results").glob("*.json"))}
+    paths = sorted((ASSIGNMENTS / assignment / "results").glob("*.json"), key=number_order)
+    found = {path.stem: read_record(path) for path in paths}
     for name, record in found.items():
         if record["synthetic"]:
             raise CourseError(f"{assignment}/results/{name}.json is a run on synthetic data: not a result.")

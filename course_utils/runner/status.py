@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.reporting.lock import is_locked
-from course_utils.utils import align_columns, atomic_write
+from course_utils.utils import align_columns, atomic_write, number_order
 
 BATCH_LOCK = ".batch.lock"  # in a run's folder: the batch that will run it
 HEADER = ("assignment", "run", "state", "epoch", "accuracy", "minutes", "left")
@@ -50,7 +50,7 @@ def read_status(folder: Path) -> Status | None:
 def read_progress(folder: Path) -> dict[str, Any]:
     """``epoch`` (finished ones), ``accuracy`` (of the last, 0 to 1) and ``seconds`` of training, over all stages."""
     parts = []
-    for path in (folder / "progress.json", *sorted(folder.glob("stage*/progress.json"))):
+    for path in (folder / "progress.json", *sorted(folder.glob("stage*/progress.json"), key=number_order)):
         with contextlib.suppress(OSError, ValueError):
             parts.append(json.loads(path.read_text(encoding="utf-8")))
     return {"epoch": sum(part["epoch"] for part in parts), "seconds": sum(part["seconds"] for part in parts),

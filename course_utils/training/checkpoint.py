@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from course_utils.errors import CourseError
-from course_utils.utils import atomic_write, disk_error
+from course_utils.utils import atomic_write, disk_error, number_order
 
 KEPT = 2  # newest checkpoints that are kept: the last, and one to fall back to
 DIGITS = 32  # of the SHA-256 in the name
@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first."""
     found = [path for path in folder.glob("epoch-*-*.pt") if path.stem.split("-")[1].isdecimal()]
-    return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
+    return sorted(found, key=number_order)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

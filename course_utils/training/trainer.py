@@ -1,8 +1,10 @@
 """The training loop: one epoch, a run with checkpoints, and a run of several stages."""
 import contextlib
 import copy
+import itertools
 import math
 import re
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from course_utils.training.step import TrainStep
 
 Log = Callable[[str], None]
 LOSS_CHECK_STEPS = 100  # between two looks at the loss on a GPU, each of which waits for it; on a CPU every step
+PAUSE_SECONDS = 10.0  # what takes longer, and 20 times as long as usual, is a pause: the process was stopped
 DIVERGENCE_FACTOR = 2  # times the loss of random guessing, from the second epoch on
 
 
@@ -41,9 +44,9 @@ class Training:
 
 
 def train_one_epoch(step: TrainStep, schedule: LRScheduler, loader: BatchLoader, epoch: int) -> dict[str, float]:
-    """Train for one epoch of ``loader`` and return its mean loss, accuracy, last learning rate and seconds."""
+    """Train for one epoch of ``loader``; return its mean loss, accuracy, last learning rate, seconds without pauses."""
     torch.manual_seed(step.exp.seed * 1_000_003 + epoch)  # dropout: the same whether the run was resumed or not
-    start = time.perf_counter()
+    marks = [time.perf_counter()]
     totals = step.totals.zero_()  # loss x images, correct, images; read at the end of the epoch
     check_every = 1 if loader.device.type == "cpu" else LOSS_CHECK_STEPS
     step.model.train()
@@ -52,12 +55,21 @@ def train_one_epoch(step: TrainStep, schedule: LRScheduler, loader: BatchLoader,
             lr = schedule.get_last_lr()[0]
             step(images, labels)  # forward pass, loss, backward pass, optimizer
             schedule.step()
-            if (number % check_every == 0 or number == len(loader)) and not math.isfinite(totals[0].item()):
-                raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number}, learning rate "
-                                      f"{lr:.1e}. Try a smaller learning rate.")
+            if number % check_every == 0 or number == len(loader):
+                if not math.isfinite(totals[0].item()):
+                    raise DivergenceError(f"The loss is NaN or infinite: epoch {epoch}, step {number}, learning rate "
+                                          f"{lr:.1e}. Try a smaller learning rate.")
+                marks.append(time.perf_counter())
     loss, correct, images = totals.tolist()
     return {"epoch": epoch, "lr": lr, "train_loss": loss / images, "train_accuracy": correct / images,
-            "seconds": time.perf_counter() - start}
+            "seconds": time_without_pauses(marks)}
+
+
+def time_without_pauses(marks: Sequence[float]) -> float:
+    """Seconds from the first mark to the last, with the usual interval in the place of one with a pause."""
+    times = [after - before for before, after in itertools.pairwise(marks)]
+    usual = statistics.median(times)
+    return sum(usual if seconds > max(PAUSE_SECONDS, 20 * usual) else seconds for seconds in times)
 
 
 def prepare_training(exp: Experiment, model: nn.Module, lr: float, device: torch.device) -> tuple[nn.Module, Optimizer]:

@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -47,6 +48,14 @@ def runs(tmp_path, monkeypatch):
                                   torch.device("cpu"), prediction_of(data.test_labels[:43], validated))
         record.write_record(made, results).rename(results / f"{run_name(exp)}.json")
     return tmp_path
+
+
+def test_published_runs_are_in_the_order_of_their_seeds(runs):
+    path = runs / NAME / "results" / "lenet_stn-3epochs-track-seed1.json"
+    for seed in (10, 2):
+        shutil.copy(path, path.with_name(f"lenet_stn-3epochs-track-seed{seed}.json"))
+    names = [name for name in record.published_records(NAME) if "track" in name]
+    assert [name.rpartition("seed")[2] for name in names] == ["0", "1", "2", "10"]
 
 
 def cells(table):

@@ -85,6 +85,9 @@ def test_progress_counts_all_stages(tmp_path):
     row = ["a", tmp_path.name, "running", "3/6", "90.00%", "1.0", "0.1"]
     assert status.status_table([tmp_path]).splitlines()[1].split() == row
     release_folder(tmp_path, status.BATCH_LOCK)
+    (tmp_path / "stage10").mkdir()
+    write_progress(tmp_path / "stage10", [{"epoch": 1, "test_accuracy": 0.95, "seconds": 5.0}])
+    assert status.read_progress(tmp_path)["accuracy"] == 0.95  # the last stage's
 
 
 @pytest.mark.parametrize(("state", "shown"), [("running", "killed"), ("waiting", "waiting"), ("done", "done")])

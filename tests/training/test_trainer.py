@@ -9,7 +9,7 @@ from torch import nn
 from course_utils.config import Transform
 from course_utils.data.loader import Loaders
 from course_utils.errors import CourseError
-from course_utils.training.trainer import fit, fit_stages
+from course_utils.training.trainer import fit, fit_stages, time_without_pauses
 
 STAGES = ({"epochs": 3, "lr": 0.005, "batch_size": 8, "optimizer": "sgd", "schedule": "step", "step_epochs": 1.0},)
 
@@ -43,6 +43,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny):
     assert torch.equal(first, again)
     assert without_seconds(training.history) == without_seconds(repeated.history)
     assert not torch.equal(first, fit_toy(tiny.replace(seed=1))[0])
+
+
+def test_seconds_are_those_of_the_training_without_pauses():
+    assert time_without_pauses([0.0, 1.0, 2.5, 3.5]) == 3.5
+    assert time_without_pauses([0.0, 1.0, 2.0, 9000.0, 9001.0]) == pytest.approx(4.0)  # stopped for hours
+    assert time_without_pauses([0.0, 0.01, 0.02, 5.0]) == 5.0  # the last waits for a GPU
+    assert time_without_pauses([0.0, 40.0]) == 40.0
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "schedule": "cosine"}, {"schedule": "step"},
