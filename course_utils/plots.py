@@ -59,15 +59,16 @@ def save_svg(figure: Figure, path: Path) -> None:
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, title: str = "",
-               below: Sequence[np.ndarray] = (), heat: np.ndarray | None = None, names: Sequence[str] = (),
+               below: Sequence[np.ndarray] = (), heat: Sequence[np.ndarray] = (), names: Sequence[str] = (),
                outlines: np.ndarray | None = None) -> Figure:
     """``images`` (N, H, W, 3), uint8 or float 0 to 1, each under its title and above its counterparts in ``below``.
 
-    ``heat`` (L, N, H, W), 0 to 1, overlays these, ``names`` are written to the left of them; ``outlines`` (N, 4, 2),
-    0 to 1, are corners of a frame on each image. One matplotlib axes for all: one per image would take ten times as
-    long.
+    With ``heat`` (L, N, H, W), 0 to 1, these are L times the images, overlaid by it, and ``names`` stand to their left;
+    ``outlines`` (N, 4, 2), 0 to 1, are corners of a frame on each image. One matplotlib axes for all: one per image
+    would take ten times as long.
     """
-    layers, columns, lines = [images, *below], max(1, columns), 1 + max(text.count("\n") for text in (*titles, ""))
+    layers, columns = [images, *(below or [images] * len(heat))], max(1, columns)
+    lines = 1 + max(text.count("\n") for text in (*titles, ""))
     rows, block = max(1, -(-len(images) // columns)), 1.05 * len(layers) + 0.17 * lines  # in image sides
     across = 1.08 * columns - 0.08
     width = min(1.25 * columns, 14.5)  # inches
@@ -78,7 +79,7 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
         for number, layer in enumerate(layers):
             place = (left, left + 1, top + 1.05 * number + 1, top + 1.05 * number)
             axis.imshow(layer[k], extent=place, interpolation="nearest")
-            if number and heat is not None:
+            if number and len(heat):
                 axis.imshow(heat[number - 1][k], extent=place, cmap="inferno", alpha=0.55, vmin=0, vmax=1,
                             interpolation="bilinear")
         if outlines is not None:
@@ -88,18 +89,6 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 8, titl
     axis.set(xlim=(-0.2 * bool(names), across), ylim=(block * rows - 0.17 * lines, -0.17 * lines), aspect="equal")
     axis.axis("off")
     return figure
-
-
-def before_after(before: np.ndarray, after: np.ndarray, titles: Sequence[str], title: str, columns: int,
-                 outlines: np.ndarray) -> Figure:
-    """Images ``before`` (N, H, W, 3), 0 to 1, each above its result in ``after``; ``outlines`` as in ``image_grid``."""
-    return image_grid(before, titles, columns, title, [after], outlines=outlines)
-
-
-def heat_maps(images: np.ndarray, heat: np.ndarray, titles: Sequence[str], title: str, columns: int = 8,
-              names: Sequence[str] = ()) -> Figure:
-    """``images`` (N, H, W, 3) above themselves, overlaid with each of the L named ``heat`` (L, N, H, W), all 0 to 1."""
-    return image_grid(images, titles, columns, title, [images] * len(heat), heat, tuple(names))
 
 
 def lr_range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, title: str,

@@ -14,9 +14,9 @@ HISTORY = [{"epoch": k, "train_loss": 2.0 / k, "train_accuracy": 0.3 * k, "test_
 FIGURES = {
     "image_grid": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "five"),
     "image_grid_empty": lambda: plots.image_grid(IMAGES[:0], [], 0, "none"),
-    "before_after": lambda: plots.before_after(IMAGES, IMAGES, list("abcde"), "t", 3, np.full((5, 4, 2), 0.5)),
-    "heat_maps": lambda: plots.heat_maps(IMAGES, IMAGES[None, ..., 0], list("abcde"), "t", 3, ["layer1"]),
-    "heat_maps_empty": lambda: plots.heat_maps(IMAGES[:0], IMAGES[None, :0, ..., 0], [], "none"),
+    "frames": lambda: plots.image_grid(IMAGES, list("abcde"), 3, "t", [IMAGES], outlines=np.full((5, 4, 2), 0.5)),
+    "heat": lambda: plots.image_grid(IMAGES, list("abcde"), 3, heat=IMAGES[None, ..., 0], names=["layer1"]),
+    "heat_empty": lambda: plots.image_grid(IMAGES[:0], [], heat=IMAGES[None, :0, ..., 0]),
     "lr_range_test": lambda: plots.lr_range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "t", 10),
     "lr_range_test_without_suggestion": lambda: plots.lr_range_test([1e-4, 1e-3], [2.0, 2.1], None, "t", 10),
     "schedule": lambda: plots.schedule([0.1, 0.5, 0.1, 0.1], 2, "t"),
