@@ -95,7 +95,7 @@ def overview_table() -> str:
     """Markdown: one row per system."""
     rows = [["system", "original", "ours", "image passes, original", "image passes, ours", "parameters", "time"]]
     for system in (system for assignment in list_assignments() for system in systems(assignment)):
-        record, seeds = system.runs[0][1], len(system.runs)
+        record = system.runs[0][1]
         variant = record["experiment"]["variant"]
         recipe = "lean" if variant.endswith(LEAN) else "our own" if variant == "best" else "published"
         original, ours = (f"{passes:.2g} M" for passes in system.passes)
@@ -103,7 +103,7 @@ def overview_table() -> str:
         label = tables.run_label(record).removesuffix(LEAN)
         rows.append([f"[{title}](assignments/{system.assignment}/README.md) {label}", system.original_text,
                      f"**{tables.mean_text(system.accuracies, spread=True)} %**, {recipe}, "
-                     f"{seeds} seed{'s' * (seeds > 1)}", "–" if variant == "best" else original, ours,
+                     f"{tables.seeds_text(system.runs)}", "–" if variant == "best" else original, ours,
                      f"{record['parameters']:,}", tables.time_text(system.runs)])
     return tables.markdown_table(rows)
 

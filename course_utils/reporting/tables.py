@@ -36,7 +36,7 @@ def results_table(assignment: str, links: bool = True, full_length: bool = True)
                             for name, run in runs)
         link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record {records}"
         rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
-                     f"{bold}{accuracy_text(runs, spread=True)}{bold} ({len(runs)} seed{'s' * (len(runs) > 1)})",
+                     f"{bold}{accuracy_text(runs, spread=True)}{bold} ({seeds_text(runs)})",
                      accuracy_text(runs, "validation"), _length(runs), time_text(runs), *([link] if links else [])])
     return markdown_table(rows)
 
@@ -180,6 +180,12 @@ def accuracy_text(runs: NamedRuns, part: str = "final", spread: bool = False) ->
     if not runs or not all(run[part] for _, run in runs):
         return "–"
     return f"{mean_text([100 * run[part]['accuracy'] for _, run in runs], spread=spread)} %"
+
+
+def seeds_text(runs: NamedRuns) -> str:
+    """How many seeds a mean is over, and over how many views of each image, if these are several."""
+    views = 1 + runs[0][1]["experiment"]["tta_views"]
+    return f"{len(runs)} seed{'s' * (len(runs) > 1)}{f', {views} views averaged' * (views > 1)}"
 
 
 def time_text(runs: NamedRuns) -> str:
