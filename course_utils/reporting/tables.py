@@ -99,12 +99,13 @@ def versions_table(assignment: str) -> str:
     """Markdown: each variant as its difference from the one that it extends, with the results of full runs."""
     about = read_assignment(assignment)
     full = {runs[0][1]["experiment"]["variant"]: runs for runs in group_runs(assignment) if is_full_length(runs[0][1])}
-    rows = [["version", "differs from", "in", "that is", "original", "validation, ours", "test, ours"]]
+    rows = [["version", "based on", "what it changes", "original", "ours"]]
     for name, settings in about["variants"].items():
         exp, parent = load_experiment(assignment, name), settings.get("extends")
-        changes = "<br>".join(_differences(load_experiment(assignment, parent), exp)) if parent else "–"
-        ours = [accuracy_text(full.get(name, ()), part, spread=True) for part in ("validation", "final")]
-        rows.append([name, parent or "–", changes, _raw(exp.about), _raw(about["published"].get(name, "–")), *ours])
+        changes = _differences(load_experiment(assignment, parent), exp) if parent else [_raw(exp.about)]
+        validation, test = (accuracy_text(full.get(name, ()), part, spread=True) for part in ("validation", "final"))
+        ours = f"{f'{validation}, ' if validation != '–' else ''}test {test}" if name in full else "–"
+        rows.append([name, parent or "–", "<br>".join(changes), _raw(about["published"].get(name, "–")), ours])
     return markdown_table(rows)
 
 
@@ -129,7 +130,8 @@ def summary_markdown(record: Record) -> str:
     ran, planned, configured = len(history), total_epochs(exp), configured_epochs(record)
     stopped = "" if ran == planned else f", stopped early of {planned}"
     short = "" if configured in (None, planned) else f" (its variant has {configured})"
-    kept = (f"Epoch {record['kept_epoch']} was selected ({exp['split']} split); accuracy on plain validation images: "
+    how = "was selected" if exp["select_epoch"] == "best" else "was the last"
+    kept = (f"Epoch {record['kept_epoch']} {how} ({exp['split']} split); accuracy on plain validation images: "
             f"{validation['accuracy']:.2%}. " if validation else "")
     seen = f"mean of {exp['tta_views']} augmented views and the plain image" if exp["tta_views"] else "plain images"
     best, worst = max(per_class, key=per_class.get), min(per_class, key=per_class.get)
@@ -228,7 +230,7 @@ def _difference(name: str, before: object, after: object) -> str:
     """One setting; of an augmentation the steps that are new and the names of those that are gone."""
     if name not in TRANSFORM_LISTS:
         text = ", ".join(f"{key} {value}" for key, value in after.items()) if isinstance(after, dict) else f"{after}"
-        return f"{name} {text.removesuffix('.0') or 'none'}"
+        return f"{name} {text.removesuffix('.0') or 'default'}"
     steps = [f"{step.name} ({', '.join(f'{k} {v}' for k, v in step.settings.items())})".replace(" ()", "")
              for step in after if step not in before]
     gone = {step.name for step in before} - {step.name for step in after}

@@ -126,12 +126,12 @@ def predict_picture(weights: Path, picture: Path, figure: Path, count: int = 3) 
 
 def weights_table(assignment: str) -> str:
     """Markdown: the published weights of an assignment."""
-    rows = [["weights", "size", "run", "test accuracy"]]
+    rows = [["weights", "size", "test accuracy"]]
     records = published_records(assignment)
     for path in sorted((ASSIGNMENTS / assignment / "weights").glob("*.safetensors")):
-        name = read_card(path).get("run", "")
-        rows.append([f"[{path.stem}](weights/{path.name})", f"{path.stat().st_size / 1e6:.2f} MB", name,
-                     f"{records[name]['final']['accuracy']:.2%}" if name in records else "–"])
+        run = records.get(read_card(path).get("run", ""))
+        rows.append([f"[{path.stem}](weights/{path.name})", f"{path.stat().st_size / 1e6:.2f} MB",
+                     f"{100 * run['final']['accuracy']:.2f} %" if run else "–"])
     return markdown_table(rows)
 
 

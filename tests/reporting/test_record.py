@@ -149,9 +149,12 @@ def test_summary_gives_the_numbers_of_the_record():
     for words in ("seed 0", "70.00% (100 images, plain images)", "Peak learning rate 1.0e-02", "from 1.000 to 1.000",
                   f"the test loss is {made['final']['loss']:.3f}"):
         assert words in summary_markdown(made)
-    assert "was selected" not in summary_markdown(made)
-    validated = summary_markdown(made | {"validation": {"accuracy": 0.5}})
-    assert "Epoch 2 was selected (random split); accuracy on plain validation images: 50.00%." in validated
+    assert "validation" not in summary_markdown(made)
+    made["validation"] = {"accuracy": 0.5}
+    text = "(random split); accuracy on plain validation images: 50.00%."
+    assert f"Epoch 2 was the last {text}" in summary_markdown(made)
+    made["experiment"]["select_epoch"] = "best"
+    assert f"Epoch 2 was selected {text}" in summary_markdown(made)
 
 
 def test_accuracy_over_several_views_is_no_contradiction(tmp_path):

@@ -137,23 +137,24 @@ def test_published_synthetic_run_is_refused(runs):
 def test_versions_are_described_by_their_differences(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "ASSIGNMENTS", tmp_path)
     rows = {row[0]: row for row in cells(tables.versions_table("stl10_versions"))}
-    assert rows["2.2-lenet"][1:3] == ["–", "–"] and rows["2.2-lenet"][4:] == ["70.31 % (validation)", "–", "–"]
+    first = ["2.2-lenet", "–", "LE-NET, wider than LeNet-5, up to 2 M parameters", "70.31 % (validation)", "–"]
+    assert rows["2.2-lenet"] == first
     assert rows["2.2-step50"][1:3] == ["2.2-leaky", "step_epochs 50"]
     assert rows["2.2-leaky"][1:3] == ["2.2-custom", "model_settings slope 0.1"]
     assert rows["2.3"][2].split("<br>") == [
         "epochs 200; augmentation: random_resized_crop (size 80)",
         "stage 2: epochs 100; augmentation: resize (size 120), no random_resized_crop; test_image_size 120"]
-    assert rows["2.5"][2] == ("model grouped_resnet; epochs 500; model_settings none; step_epochs 100"
+    assert rows["2.5"][2] == ("model grouped_resnet; epochs 500; model_settings default; step_epochs 100"
                               "<br>stage 2: epochs 200; step_epochs 50")
 
 
 def test_only_full_runs_count_as_a_version(runs):
     def results():
-        return {row[0]: row[5:] for row in cells(tables.versions_table(NAME))}["lenet_stn"]
+        return {row[0]: row[4] for row in cells(tables.versions_table(NAME))}["lenet_stn"]
 
-    assert results() == ["–", "–"]
+    assert results() == "–"
     make_full_length(runs)
-    assert results() == ["48.84 ± 0.00 %", "75.00 ± 35.36 %"]
+    assert results() == "48.84 ± 0.00 %, test 75.00 ± 35.36 %"
 
 
 @pytest.mark.parametrize("raw", ["a | b", "<!-- end of results -->", "x\n| y |", "**bold** `code` [link](there)", "\\"])
