@@ -23,7 +23,7 @@ FIGURES = ("curves", "straightened", "transforms", "dilation", "receptive_field"
            "resolution", "confusion", "mistakes", "grad_cam")  # of a run; range_test: the first edition's name
 STRIP = (  # pictures at the head of the README: a published figure, and the part of it (left, top, right, bottom)
     ("gtsrb_stn/lenet_stn-lean-8epochs-random-seed0-straightened", (0, 0.07, 0.4, 1)),
-    ("cifar10_dilated_depthwise/net-lean-30epochs-seed0-dilation", (0.633, 0.13, 1, 0.91)),
+    ("cifar10_dilated_depthwise/net-lean-30epochs-seed0-dilation", (0.633, 0.13, 1, 0.88)),
     ("cifar10_custom_resnet/published-24epochs-seed0-lr_finder", (0, 0, 1, 1)),
     ("stl10_versions/2.4-lean-200epochs-seed0-fixres", (0, 0, 1, 1)))
 COLAB = "https://colab.research.google.com/"
