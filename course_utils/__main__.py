@@ -12,7 +12,7 @@ from typing import Any
 from course_utils.config import PROFILES, SETTINGS
 from course_utils.errors import CourseError
 from course_utils.utils import REPO, number_order
-from course_utils.variants import list_assignments, load_experiment
+from course_utils.variants import PARAMETERS, list_assignments, load_experiment
 
 RESERVED_PARAMETERS = {"profile": "--profile", "seed": "--seeds", "variant": "ASSIGNMENT:VARIANT",
                        "assignment": "ASSIGNMENT", "output_dir": "--output",
@@ -150,6 +150,8 @@ def _run(args: argparse.Namespace) -> int:
     settings = {name: value for name, value in changes.items() if name in SETTINGS}  # the others: the notebook's alone
     if not isinstance(more := changes.get("settings", {}), dict):
         raise CourseError(f"--set settings={more}: it must be a table, such as 'settings={{\"l1\": 0.0}}'.")
+    if taken := [name for name in more if name in RESERVED_PARAMETERS or name.upper() in PARAMETERS - {"SPLIT"}]:
+        raise CourseError(f"--set settings: {taken[0]} is a parameter of its own: --set {taken[0]}={more[taken[0]]}.")
     settings |= more
     experiments = [load_experiment(*name.split(":", 1), profile=args.profile, seed=seed, **settings)
                    for name in args.experiments or list_assignments() for seed in args.seeds]

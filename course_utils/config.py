@@ -85,7 +85,7 @@ class Experiment:
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``. Changing ``epochs`` scales the schedule and the later stages with it."""
         check_names("setting", changes, SETTINGS)
-        if isinstance(changes.get("epochs"), int):
+        if isinstance(changes.get("epochs"), int) and 0 < changes["epochs"] <= 1e6:  # else ``_check`` refuses it
             factor = changes["epochs"] / self.epochs
             stages = tuple(_scale_stage(stage, self.epochs, factor) for stage in self.stages)
             changes = {"peak_epoch": self.peak_epoch * factor, "step_epochs": self.step_epochs * factor,
@@ -161,6 +161,10 @@ def _check(exp: Experiment) -> None:
             raise CourseError(f"{name} = {value!r}: must be between {RANGES[name][0]} and {RANGES[name][1]}.")
     if exp.schedule == "one_cycle" and not 0 < exp.peak_epoch < exp.epochs:
         raise CourseError(f"peak_epoch = {exp.peak_epoch}: must be between 0 and epochs = {exp.epochs}.")
+    if exp.batch_size < 2:
+        raise CourseError("batch_size = 1: must be at least 2, since batch norm compares the images of a batch.")
+    if exp.optimizer == "sgd" and exp.nesterov and not exp.momentum:
+        raise CourseError("nesterov = True needs momentum > 0.")
     if (exp.select_epoch == "best" or exp.patience is not None) and exp.holdout == 0:
         raise CourseError("select_epoch = 'best' and patience choose by validation accuracy: set holdout > 0. "
                           "Choosing by the test images would bias the result.")

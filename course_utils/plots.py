@@ -12,6 +12,7 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from matplotlib.text import Text
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008, for color-blind readers
 DPI = 110  # of saved figures; twice as many of those without images, whose lines and text stay sharp on any screen
@@ -38,6 +39,8 @@ def save_figure(figure: Figure, path: Path) -> Image:
     Return it to be shown in a notebook, which then holds the same bytes as the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a class may be called "$10"
     pixels, fine = io.BytesIO(), not any(axis.images for axis in figure.axes)
     figure.savefig(pixels, dpi=2 * DPI if fine else DPI, metadata={"Software": None})
     picture = PIL.Image.open(pixels).convert("RGB")

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course_utils.config import ASSIGNMENTS, SETTINGS, TRANSFORM_LISTS, Experiment, Transform, is_custom, locate_model
+from course_utils.config import (
+    ASSIGNMENTS,
+    PROFILES,
+    SETTINGS,
+    TRANSFORM_LISTS,
+    Experiment,
+    Transform,
+    is_custom,
+    locate_model,
+)
 from course_utils.errors import CourseError, check_names, unknown_name_error
 
 KEYS = {"title": str, "learn": str, "notebook": str, "start": str, "published": dict, "rules": dict, "compare": list,
@@ -38,13 +47,12 @@ def read_assignment(assignment: str) -> dict[str, Any]:
     """An assignment: title, notebook, published results by variant, rules, runs to compare, and its variants, each with
     the settings that it names itself, ``extends`` included. Raises ``CourseError`` for an invalid file.
     """
+    check_names("assignment", [assignment], [path.parent.name for path in ASSIGNMENTS.glob("*/variants.toml")])
     path = ASSIGNMENTS / assignment / "variants.toml"
-    if not path.is_file():
-        raise unknown_name_error("assignment", assignment, (p.parent.name for p in ASSIGNMENTS.glob("*/variants.toml")))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         json.dumps(table)  # records are JSON; TOML knows dates as well
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CourseError(f"{path}: {error}") from error
     missing = [key for key in ("title", "notebook", "variant", "smoke") if not table.get(key)]
     if missing:
@@ -81,7 +89,7 @@ def load_experiment(assignment: str, variant: str | None = None, profile: str = 
     except TypeError as error:
         raise CourseError(f"{assignment}:{variant} lacks a setting: {error}") from error
     if profile in ("smoke", "mini"):
-        check_names(f"profile of {assignment}", [profile], table)
+        check_names(f"profile of {assignment}", [profile], [name for name in PROFILES if name in table])
         exp = exp.replace(**build_transforms(table[profile]))
     overrides = {name: value for name, value in build_transforms(overrides).items() if value is not None}
     if overrides.get("dataset", exp.dataset) != exp.dataset:  # there is no synthetic form, and there are no tracks
@@ -118,11 +126,16 @@ def _setting_text(value: Any) -> str:
 
 
 def refuse_misspelt_parameters(names: Mapping[str, Any]) -> None:
-    """Raise ``CourseError`` for a value in a notebook's ``globals()`` whose name is nearly that of a parameter.
+    """Raise ``CourseError`` for a value in a notebook's ``globals()`` whose name is nearly that of a parameter, and for
+    SETTINGS that are no table, or name a parameter.
 
     papermill only warns of a parameter that the notebook does not have (``-p epochs 2``), and runs with the default.
     """
     known = PARAMETERS & names.keys()
+    if not isinstance(settings := names.get("SETTINGS") or {}, dict):
+        raise CourseError(f"SETTINGS = {settings!r}: must be a table, such as {{'l1': 0.0}}.")
+    if taken := [name for name in settings if str(name).upper() in known]:
+        raise CourseError(f"SETTINGS: {taken[0]} is the parameter {taken[0].upper()}.")
     for name, value in names.items():
         plain = name not in known and name[0] != "_" and isinstance(value, (str, int, float, list, dict))
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8) if plain else ()

@@ -80,7 +80,8 @@ def finished_record(seed=0, epochs=3, correct=70, profile="full"):
     exp = load_experiment("cifar10_custom_resnet", profile=profile, seed=seed, epochs=epochs)
     data = open_dataset("cifar10", data="synthetic", train_images=20, test_images=100)
     if profile == "full":
-        data = dataclasses.replace(data, is_synthetic=False, title="CIFAR-10", sha256=DATASETS["cifar10"].sha256)
+        info = DATASETS["cifar10"]
+        data = dataclasses.replace(data, is_synthetic=False, title="CIFAR-10", sha256=info.sha256, classes=info.classes)
     logits = np.eye(10, dtype=np.float32)[data.test_labels]
     logits[correct:] = np.roll(logits[correct:], 1, axis=1)
     prediction = Prediction(logits, data.test_labels)

@@ -92,6 +92,9 @@ def test_epochs_scale_the_schedule():
     ({"peak_epoch": 24}, "between 0 and epochs"),
     ({"stages": ({"seed": 1},)}, "Unknown setting of a stage: 'seed'"),
     ({"epochs": 10**12}, "at most 1,000,000"),
+    ({"epochs": 10**400}, "at most 1,000,000"),
+    ({"batch_size": 1}, "at least 2"),
+    ({"optimizer": "sgd", "nesterov": True, "momentum": 0.0}, "nesterov = True needs momentum"),
     ({"batch_size": 10**12}, "at most 1,000,000"),
     ({"stages": ({"lr": float("nan")},)}, "greater than 0"),
     *(({name: 5}, f"{name} = 5: must be a ") for name in ("augmentation", "expansion", "stages", "model_settings")),
@@ -168,6 +171,22 @@ def test_stl10_versions_are_those_of_the_development_log():
 def test_default_variant_and_a_number_as_its_name():
     assert load_experiment("stl10_versions", 2.3) == load_experiment("stl10_versions", "2.3")  # from papermill -p
     assert load_experiment("stl10_versions").variant == "2.5" and load_experiment("gtsrb_stn").variant == "lenet_stn"
+
+
+@pytest.mark.parametrize("name", ["cifar10_custom_resnet/", "./cifar10_custom_resnet", "../assignments/gtsrb_stn", 5])
+def test_the_name_of_an_assignment_is_no_path(name):
+    with pytest.raises(CourseError, match="Unknown assignment"):
+        load_experiment(name)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ("l1=0", "must be a table"), ([1], "must be a table"), ({"epochs": 3}, "epochs is the parameter EPOCHS"),
+    ({"seed": 1}, "seed is the parameter SEED")])
+def test_settings_are_a_table_without_parameters(settings, message):
+    names = dict.fromkeys(variants.PARAMETERS - {"SPLIT"}, None)
+    variants.refuse_misspelt_parameters(names | {"SETTINGS": {"l1": 0.0, "split": "track"}})
+    with pytest.raises(CourseError, match=message):
+        variants.refuse_misspelt_parameters(names | {"SETTINGS": settings})
 
 
 @pytest.mark.parametrize(("name", "value", "meant"), [

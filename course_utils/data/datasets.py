@@ -53,7 +53,8 @@ def open_dataset(name: str, root: str | Path | None = None, data: str = "real", 
             labels = arrays[f"{split}_labels"]
             chosen = stratified_subset(labels, count, len(meta["classes"]), or_fewer=not info.archives)
             arrays |= {key: array[chosen] for key, array in arrays.items() if key.startswith(split)}
-    title = info.title if meta["sha256"] == info.sha256 else f"{info.title}, OTHER DATA than the published"
+    is_published = meta["sha256"] == info.sha256 and tuple(meta["classes"]) == info.classes
+    title = info.title if is_published else f"{info.title}, OTHER DATA than the published"
     return Dataset(name, title, tuple(meta["classes"]), info.mean, info.std, is_synthetic=False,
                    sha256=meta["sha256"], **arrays)
 

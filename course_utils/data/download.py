@@ -118,17 +118,20 @@ class _Reply:
 
 
 def _download(url: str, part: Path, log: Callable[[str], None], limit: float, timeout: float) -> None:
-    have = part.stat().st_size if part.exists() else 0
+    have = part_size = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         reply = _open(request, timeout)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing left to send: the MD5 decides whether the part is the file
+        if error.code == 416 and have:  # nothing left to send: the MD5 decides whether the part is the file
             return
         raise
     with reply:
         have = have if reply.status == 206 else 0  # else the server cannot resume
-        total = have + int(reply.headers.get("Content-Length") or 0)
+        length = reply.headers.get("Content-Length") or "0"
+        total = have + (int(length) if length.isdecimal() else 0)
+        if reply.status != 206 and 0 < total < part_size:
+            raise CourseError(f"sent {total} bytes, fewer than the part that is here")  # which is kept
         source, logged = _Reply(reply, limit), time.monotonic()
         with part.open("ab" if have else "wb") as file:
             while chunk := source.read(1 << 20):

@@ -49,15 +49,18 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(root or os.environ.get("COURSE_DATA") or REPO / "data").expanduser()
 
 
+OWN_FACTS = {"mean", "std", "sha256", "source", "image_size", "counts", "classes"}  # of own data, in its meta.json
+
+
 class _Datasets(dict):
     """The published data sets; one of the reader's own (``data.own``) is looked up in ``data_root()`` each time."""
 
     def __missing__(self, name: str) -> DatasetInfo:
         found = {}
         for path in data_root().glob("*/meta.json"):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
                 meta = json.loads(path.read_text(encoding="utf-8"))
-                found |= {path.parent.name: meta} if "mean" in meta else {}
+                found |= {path.parent.name: meta} if meta.keys() >= OWN_FACTS else {}
         if name not in found:
             raise unknown_name_error("data set", name, [*self, *found])
         meta = found[name]

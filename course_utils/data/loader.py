@@ -13,6 +13,7 @@ from course_utils.augment.pipeline import BatchAugment, Color, image_keys
 from course_utils.config import Experiment, Transform
 from course_utils.data.datasets import Dataset
 from course_utils.data.splits import EpochItems, expand_dataset, split_items
+from course_utils.errors import CourseError
 
 WORKER_TIMEOUT = 120  # seconds without a batch after which a DataLoader worker is an error
 CHUNK_PIXELS = 1 << 22  # augmented at once, in several batches where these are small: fewer, larger operations
@@ -35,6 +36,8 @@ class BatchLoader:
                  expansion: Sequence[Transform] = (), engine: str = "torch", shuffle: bool = False, seed: int = 0,
                  device: torch.device | str = "cpu", num_workers: int = 0, passes: int = 1,
                  share: Self | None = None) -> None:
+        if type(num_workers) is not int or num_workers < 0:
+            raise CourseError(f"NUM_WORKERS = {num_workers!r}: must be a whole number, 0 or greater.")
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.mean, self.std, self.engine = mean, std, engine
         self.augmentation, self.expansion = augmentation, expansion

@@ -17,7 +17,8 @@ from course_utils.errors import CourseError
 
 SMALLEST, LARGEST = 32, 96  # pixels of a prepared image; ``load_dataset`` resizes it to what a variant takes
 TEST_SHARE = 0.2  # of the images of a class, where there is no folder of test images
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+NOT_CLASSES = ("__MACOSX", "@eaDir")  # of macOS and of network drives; as hidden folders
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -35,10 +36,15 @@ def prepare_folder(name: str, source: Path, root: str | Path | None = None, log:
     folder = data_root(root) / name
     if (folder / "meta.json").exists():
         raise CourseError(f"{folder} is prepared already. Delete it to prepare it again.")
-    train = _pictures(source / "train" if (source / "train").is_dir() else source)
-    test_home = next((source / part for part in TEST_FOLDERS if (source / "train").is_dir()
-                      and (source / part).is_dir()), None)
-    test = _pictures(test_home) if test_home else {}
+    if not source.is_dir():
+        raise CourseError(f"There is no folder {source}.")
+    parts = {path.name.lower(): path for path in source.iterdir() if path.is_dir()}
+    train_home = parts.get("train") or parts.get("training")
+    test_home = next((parts[part] for part in TEST_FOLDERS if part in parts), None)
+    if test_home and not train_home and not parts.keys() - TEST_FOLDERS:
+        raise CourseError(f"{source} has {test_home.name}, but no folder train.")
+    train = _pictures(train_home or source)
+    test = _pictures(test_home) if train_home and test_home else {}
     classes = tuple(sorted(train))
     if len(classes) < 2 or (test and test.keys() != train.keys()):
         found = f"{', '.join(classes) or 'none'}{'; test: ' * bool(test)}{', '.join(sorted(test))}"
@@ -60,9 +66,12 @@ def prepare_folder(name: str, source: Path, root: str | Path | None = None, log:
 
 def _pictures(home: Path) -> dict[str, list[Path]]:
     """The picture files in each folder of ``home``, its subfolders included, sorted. Raises if a folder has none."""
-    folders = [path for path in sorted(home.glob("*")) if path.is_dir() and path.name[0] not in "._"]
+    def is_shown(path: Path) -> bool:
+        return not any(part.startswith(".") or part in NOT_CLASSES for part in path.relative_to(home).parts)
+
+    folders = [path for path in sorted(home.glob("*")) if path.is_dir() and is_shown(path)]
     found = {path.name: [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES
-                         and not file.name.startswith(".")] for path in folders}
+                         and file.is_file() and is_shown(file)] for path in folders}
     for name in (name for name, files in found.items() if not files):
         raise CourseError(f"{home / name} holds no pictures ({', '.join(sorted(SUFFIXES))}): remove or convert it.")
     return found

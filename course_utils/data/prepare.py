@@ -15,7 +15,7 @@ import numpy as np
 from course_utils.data.download import download, download_members, file_md5
 from course_utils.data.info import DATASETS, data_root
 from course_utils.data.sources import ARCHIVE_READERS, LAYOUTS, SPLITS, Arrays, read_files
-from course_utils.errors import CourseError, DiskFullError
+from course_utils.errors import CourseError, DiskFullError, check_names
 from course_utils.utils import atomic_write, disk_error
 
 
@@ -78,6 +78,8 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
     if counts != info.counts:
         raise CourseError(f"{origin} holds {counts} images, {name} has {info.counts}: it is not complete.")
     _check_arrays(arrays, origin, len(info.classes))
+    if any(sha256(array) != info.sha256[key] for key, array in arrays.items()):
+        log(f"Warning: these are not the published arrays of {name} (SHA-256): results on them are labeled OTHER DATA.")
     write_prepared(folder, arrays, info.classes, f"{info.citation}; from {origin}")
     log(f"{name}: {counts['train']} train, {counts['test']} test -> {folder}")
     return folder
@@ -85,6 +87,7 @@ def prepare(name: str, root: str | Path | None = None, log: Callable[[str], None
 
 def _find(name: str, root: Path, log: Callable[[str], None]) -> tuple[Arrays, str]:
     """The arrays and where they are from."""
+    check_names("data set to download", [name], LAYOUTS)
     info, (marker, read) = DATASETS[name], LAYOUTS[name]
     published = ", ".join(archive.name for archive in info.archives)
     for place in (root / name, root):

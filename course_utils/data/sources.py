@@ -89,8 +89,10 @@ def _gtsrb_archives(paths: Sequence[Path]) -> Arrays:
 def _gtsrb_table(text: bytes, delimiter: str, column: str) -> list[tuple[str, int]]:
     """(file, label) of every row; spreadsheets save tables as UTF-16 or with other line ends."""
     coding = "utf-16" if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    rows = csv.DictReader(text.decode(coding).splitlines(), delimiter=delimiter)
-    return [(row[column].strip(), int(row["ClassId"])) for row in rows]
+    lines = text.decode(coding).splitlines()
+    delimiter = max(delimiter + ",;\t", key=lines[0].count)  # a spreadsheet may choose another
+    return [(row[column].strip().replace("\\", "/"), int(row["ClassId"]))
+            for row in csv.DictReader(lines, delimiter=delimiter)]
 
 
 def _gtsrb_arrays(split: str, rows: Sequence[tuple[str, int]], find: Callable[[str], Path | IO[bytes]]) -> Arrays:

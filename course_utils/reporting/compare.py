@@ -59,7 +59,7 @@ def plot_curves(one: NamedRecord, other: NamedRecord) -> plots.Figure:
 def open_test_set(one: NamedRecord, other: NamedRecord, root: Path | None = None) -> Dataset:
     """The data set on whose test images both runs were evaluated. Raises ``CourseError`` when there is none."""
     (_, a), (_, b) = one, other
-    if a["data"]["sha256"]["test_images"] != b["data"]["sha256"]["test_images"]:
+    if any(a[part][key] != b[part][key] for part, key in (("data", "sha256"), ("final", "images"))):
         raise CourseError("The two runs were evaluated on different test images.")
     exp = a["experiment"]
     data = open_dataset(exp["dataset"], root, exp["data"], exp["seed"], exp["train_images"], exp["test_images"])

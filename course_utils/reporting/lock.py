@@ -3,6 +3,7 @@ import _thread
 import contextlib
 import functools
 import tempfile
+import time
 from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
@@ -33,6 +34,10 @@ def lock_folder(folder: Path, name: str = ".lock") -> None:
     """
     lock, wait, owner = _lease(folder, name), 0.0, None
     for _ in range(2):
+        with contextlib.suppress(OSError):  # a lock file that was cut short before anything was written
+            found = (folder / name).stat()
+            if not found.st_size and time.time() - found.st_mtime > UNREADABLE_SECONDS:
+                (folder / name).unlink()
         try:
             if not lock.is_locked:
                 lock.acquire(timeout=wait)

@@ -8,6 +8,7 @@ from course_utils.config import Experiment
 from course_utils.data.info import DATASETS
 from course_utils.models import build_model
 from course_utils.models.summary import count_parameters, summary
+from course_utils.reporting.tables import raw
 from course_utils.utils import REPO
 from course_utils.variants import load_experiment, read_assignment
 
@@ -24,7 +25,7 @@ def networks_of(assignment: str) -> dict[str, Experiment]:
 
 def networks_page(assignment: str, draw: bool = False) -> str:
     """The page as Markdown; with ``draw`` its diagrams are written too, as SVG."""
-    parts = [f"# Networks: {read_assignment(assignment)['title']}",
+    parts = [f"# Networks: {raw(read_assignment(assignment)['title'])}",
              "Written by `python -m course_utils report`. Shapes are channels × height × width.\n\nBack to the "
              "[assignment](README.md)."]
     for name, exp in networks_of(assignment).items():

@@ -63,19 +63,21 @@ def assignments_table(notebook_link: Callable[[str], str]) -> str:
     for number, name in enumerate(list_assignments(), 1):
         about, page = read_assignment(name), f"assignments/{name}/README.md"
         text = " ".join((REPO / page).read_text(encoding="utf-8").split())
-        question = re.search(r"\*\*Question:\*\* (.+?\?)", text)[1]
-        original = max((_original(about["published"][variant]) for variant in about["published"] if variant != "best"),
-                       key=lambda found: found[0] or 0)
+        found = re.search(r"\*\*Question:\*\* (.+?\?)", text)
+        question = found[1] if found else " "
+        original = max((_original(text) for variant, text in about["published"].items() if variant != "best"),
+                       key=lambda found: found[0] or 0, default=(None, "–"))
         ours = max((statistics.fmean(system.accuracies) for system in systems(name)), default=None)
-        rows.append([f"{number}", f"[{about['title']}]({page})<br>{question[0].upper()}{question[1:]}",
-                     about["learn"], _training_times(name), f"{original[1]} → **{f'{ours:.2f} %' if ours else '–'}**",
+        rows.append([f"{number}", f"[{tables.raw(about['title'])}]({page})<br>{question[0].upper()}{question[1:]}",
+                     tables.raw(about["learn"]), _training_times(name),
+                     f"{original[1]} → **{f'{ours:.2f} %' if ours else '–'}**",
                      f"[results]({page}) · {notebook_link(name)}"])
     return tables.markdown_table(rows)
 
 
 def _original(text: str) -> tuple[float | None, str]:
     """The original accuracy, %, in a text of ``variants.toml``, if there is one, and what to call it."""
-    found = re.match(r"(target )?([\d.]+) %(?! in)", text)
+    found = re.match(r"(target )?(\d+(?:\.\d+)?) %(?! in)", str(text))
     if not found:
         return None, "–"
     return float(found[2]), f"{found[1] or ''}{float(found[2]):g} %{', validation' * ('validation' in text)}"
@@ -99,7 +101,7 @@ def overview_table() -> str:
         variant = record["experiment"]["variant"]
         recipe = "lean" if variant.endswith(LEAN) else "our own" if variant == "best" else "published"
         original, ours = (f"{passes:.2g} M" for passes in system.passes)
-        title = read_assignment(system.assignment)["title"].split(":")[0]
+        title = tables.raw(read_assignment(system.assignment)["title"].split(":")[0])
         label = tables.run_label(record).removesuffix(LEAN)
         rows.append([f"[{title}](assignments/{system.assignment}/README.md) {label}", system.original_text,
                      f"**{tables.mean_text(system.accuracies, spread=True)} %**, {recipe}, "

@@ -1,8 +1,6 @@
 """READMEs: publishing a run, and writing the blocks between markers from the published records."""
-import contextlib
 import json
 import re
-import shutil
 from pathlib import Path
 
 from course_utils import plots
@@ -40,24 +38,32 @@ def publish(folder: Path) -> str:
     assignment, name = record["experiment"]["assignment"], run_name(variant_of(record))
     notebook = folder / f"{read_assignment(assignment)['notebook']}.ipynb"
     check_fresh_run(notebook)
-    if json.dumps(tables.summary_markdown(record), ensure_ascii=False)[1:-1] not in notebook.read_text("utf-8"):
+    if not _shows(notebook, tables.summary_markdown(record)):
         raise CourseError(f"{notebook} does not end with the summary of this record: it is of another run.")
     home, images = ASSIGNMENTS / assignment, REPO / "images" / assignment
     for target in (home / "results", home / "runs", images):
         target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / "record.json", home / "results" / f"{name}.json")
+    atomic_write(home / "results" / f"{name}.json", (folder / "record.json").read_bytes())
     shown = [runs[0][0] for runs in tables.group_runs(assignment)]  # of each row of the table the first seed
     if name in shown:
         atomic_write(home / "runs" / f"{name}.ipynb", move_links(strip_paths(notebook)))
         weights.export_weights(folder, record, name)
-        for figure in (folder / "figures" / f"{kind}.png" for kind in FIGURES):
-            if figure.exists() and not figure.is_symlink():
-                shutil.copyfile(figure, images / f"{name}-{figure.name}")
-        kept = {file: digest for file, digest in _read_checksums(assignment).items()
-                if any(file.startswith((f"{run}.ipynb", f"{run}-")) for run in shown) or file.endswith(".safetensors")}
+        for figure in (folder.resolve() / "figures" / f"{kind}.png" for kind in FIGURES):
+            if figure.is_file() and figure.resolve() == figure:  # a link may lead to another run's
+                atomic_write(images / f"{name}-{figure.name}", figure.read_bytes())
+        files = {path.name for run in shown for path in _evidence(assignment, run)}
+        kept = {file: digest for file, digest in _read_checksums(assignment).items() if file in files}
         sums = kept | {path.name: file_sha256(path) for path in _evidence(assignment, name)}
         atomic_write(home / "runs" / "SHA256SUMS", *(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
     return name
+
+
+def _shows(notebook: Path, text: str) -> bool:
+    """Whether an output of ``notebook`` ends with ``text``, and not in a quotation of a published run."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = ["".join(output.get("data", {}).get("text/markdown", "")) for cell in cells
+             for output in cell.get("outputs", ())]
+    return any(part.endswith(text) and not part.startswith(weights.QUOTED) for part in shown)
 
 
 def _faults(record: Record) -> list[str]:
@@ -101,7 +107,7 @@ def _changed_evidence(assignment: str) -> list[str]:
 
 def find_problems() -> list[str]:
     """A sentence for each published record that is edited, misnamed or has ``_faults``, and each changed file."""
-    problems = []
+    problems, unreadable = [], set()
     for path in sorted(ASSIGNMENTS.glob("*/results/*.json")):
         try:
             record = read_record(path)
@@ -111,9 +117,12 @@ def find_problems() -> list[str]:
                 problems.append(f"{path} is the record of {assignment}, {name}.")
         except CourseError as error:
             problems.append(str(error))
-    for assignment in list_assignments():
-        with contextlib.suppress(CourseError, LookupError, ValueError):  # an unreadable record is a problem above
+            unreadable.add(path.parents[1].name)
+    for assignment in (name for name in list_assignments() if name not in unreadable):
+        try:
             problems += _changed_evidence(assignment)
+        except (CourseError, LookupError, ValueError) as error:  # SHA256SUMS, or a file of weights, is damaged
+            problems.append(f"The published files of {assignment} cannot be checked: {error}")
     return problems
 
 

@@ -22,7 +22,7 @@ from course_utils.reporting.lock import release_folder
 from course_utils.training.device import describe_machine
 from course_utils.training.trainer import Training, best_epoch
 from course_utils.utils import REPO, atomic_write, disk_error, number_order
-from course_utils.variants import load_experiment
+from course_utils.variants import build_transforms, load_experiment
 
 Record = dict[str, Any]
 FORMAT = 2  # of a record; 1: the first edition's, read through the names below
@@ -94,9 +94,9 @@ def content_hash(record: Record) -> str:
 def read_record(path: Path) -> Record:
     """A record, under today's names. Raises ``CourseError`` when it is none, was edited, or contradicts itself."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
         changed = content_hash(record) != record.get("sha256")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise CourseError(f"{path} is not a record: {error}") from error
     if changed:
         raise CourseError(f"{path} was edited or damaged: it is not what the run wrote (its SHA-256 differs).")
@@ -108,6 +108,16 @@ def read_record(path: Path) -> Record:
     if contradictions:
         raise CourseError(f"{path}: {', '.join(contradictions)} contradict each other: it was edited or damaged.")
     return record
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(table := dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return table
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
 
 
 def _upgrade(record: Record) -> Record:
@@ -127,6 +137,11 @@ def _upgrade(record: Record) -> Record:
 
 def _contradictions(record: Record) -> list[str]:
     exp, history, final = record["experiment"], record["history"], record["final"]
+    Experiment(**build_transforms(exp))  # raises for settings that cannot be
+    numbers = [record["lr"], record["seconds"], record["parameters"], final["loss"], final["accuracy"],
+               *(value for row in history for value in row.values())]
+    shares = [value for row in (*history, record["validation"] or {}) for name, value in row.items()
+              if name.endswith("accuracy")]
     epochs, seconds = [row["epoch"] for row in history], [row["seconds"] for row in history]
     # A few images between two classes may change where numbers are added in another order: on another machine, with
     # another number of threads, on a GPU always.
@@ -144,19 +159,22 @@ def _contradictions(record: Record) -> list[str]:
         "its seconds": not math.isclose(sum(seconds), record["seconds"], abs_tol=0.01) or min(seconds) < 0,
         "its final accuracy and its last epoch's": compared and not math.isclose(
             history[-1]["test_accuracy"], final["accuracy"], rel_tol=0, abs_tol=1e-9 if same else 0.005),
-        "its kept epoch and its best one": exp["select_epoch"] == "best" and (
-            record["kept_epoch"] != len(history) - len(last) + best_epoch(last)),
+        "its kept epoch and its history": record["kept_epoch"] != len(history) - len(last) + (
+            best_epoch(last) if exp["select_epoch"] == "best" else len(last)),
         "its final accuracy and its classes'": min(accuracies) < 0 or max(accuracies) > 1 or not math.isclose(
             np.average(accuracies, weights=images), final["accuracy"], rel_tol=0, abs_tol=1e-9),
-        "its predictions and its images": not counts.sum() == len(predicted) == final["images"],
+        "its predictions and its images": not counts.sum() == len(predicted) == final["images"] == images.sum(),
+        "its numbers and what they are": not isinstance(record["data"]["title"], str) or not all(
+            type(number) in (int, float) for number in numbers) or min(shares) < 0 or max(shares) > 1,
         "its predictions and its classes' accuracies": (counts < np.round(images * accuracies)).any()}
     return [what for what, is_wrong in wrong.items() if is_wrong]
 
 
 def is_published_data(record: Record) -> bool:
-    """Whether the run used the arrays whose SHA-256 ``data/datasets.toml`` names."""
+    """Whether the run used the arrays and classes that ``data/datasets.toml`` names."""
     info = DATASETS.get(record["experiment"]["dataset"])
-    return info is not None and record["data"]["sha256"] == info.sha256 and not record["synthetic"]
+    return (info is not None and record["data"]["sha256"] == info.sha256 and not record["synthetic"]
+            and tuple(record["final"]["per_class"]) == info.classes)
 
 
 def configured_epochs(record: Record) -> int | None:

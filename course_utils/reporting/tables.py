@@ -35,7 +35,7 @@ def results_table(assignment: str, links: bool = True, full_length: bool = True)
         records = ", ".join(f"[{run['experiment']['seed']}](assignments/{assignment}/results/{name}.json)"
                             for name, run in runs)
         link = f"[notebook](assignments/{assignment}/runs/{runs[0][0]}.ipynb), record {records}"
-        rows.append([run_label(run), _raw(original.get(run["experiment"]["variant"], "–")),
+        rows.append([run_label(run), raw(original.get(run["experiment"]["variant"], "–")),
                      f"{bold}{accuracy_text(runs, spread=True)}{bold} ({seeds_text(runs)})",
                      accuracy_text(runs, "validation"), _length(runs), time_text(runs), *([link] if links else [])])
     return markdown_table(rows)
@@ -46,11 +46,11 @@ def provenance_table(assignment: str) -> str:
     rows = [["variant", "parameters", "training, augmented", "test loss", "machine", "data", "commit"]]
     for runs in group_runs(assignment):
         run = runs[0][1]
-        data = dict.fromkeys(f"{_raw(run['data']['title'])} `{run['data']['sha256']['test_images'][:7]}`"
+        data = dict.fromkeys(f"{raw(run['data']['title'])} `{run['data']['sha256']['test_images'][:7]}`"
                              for _, run in runs)
-        commits = dict.fromkeys(f"`{commit[:7]}{'+' * commit.endswith('+')}`" for _, run in runs
+        commits = dict.fromkeys(f"`{raw(commit[:7])}{'+' * commit.endswith('+')}`" for _, run in runs
                                 for part in run["sessions"] if (commit := part.get("commit")))
-        where = dict.fromkeys(f"{_raw(short_name(part['machine']))}, {part.get('precision', run['precision'])}"
+        where = dict.fromkeys(raw(f"{short_name(part['machine'])}, {part.get('precision', run['precision'])}")
                               for _, run in runs for part in run["sessions"])  # each once, in order
         kept = [run["history"][run["kept_epoch"] - 1] for _, run in runs]
         training = mean_text([100 * row["train_accuracy"] for row in kept])
@@ -102,10 +102,10 @@ def versions_table(assignment: str) -> str:
     rows = [["version", "based on", "what it changes", "original", "ours"]]
     for name, settings in about["variants"].items():
         exp, parent = load_experiment(assignment, name), settings.get("extends")
-        changes = _differences(load_experiment(assignment, parent), exp) if parent else [_raw(exp.about)]
+        changes = _differences(load_experiment(assignment, parent), exp) if parent else [raw(exp.about)]
         validation, test = (accuracy_text(full.get(name, ()), part, spread=True) for part in ("validation", "final"))
         ours = f"{f'{validation}, ' if validation != '–' else ''}test {test}" if name in full else "–"
-        rows.append([name, parent or "–", "<br>".join(changes), _raw(about["published"].get(name, "–")), ours])
+        rows.append([name, parent or "–", "<br>".join(changes), raw(about["published"].get(name, "–")), ours])
     return markdown_table(rows)
 
 
@@ -149,7 +149,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *lines]) if lines else NO_RUN
 
 
-def _raw(text: object) -> str:
+def raw(text: object) -> str:
     """``text`` of a record or of variants.toml as it is read in Markdown, in one cell of a table."""
     return re.sub(r"([|<>*`\[\]\\])", r"\\\1", " ".join(str(text).split()))
 
@@ -199,7 +199,7 @@ def time_text(runs: NamedRuns) -> str:
 def device_text(records: Sequence[Record]) -> str:
     """"CPU", "GPU", or both."""
     devices = dict.fromkeys(part.get("device", "cpu") for record in records for part in record["sessions"])
-    return " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name, name) for name in devices)
+    return " and ".join({"cuda": "GPU", "cpu": "CPU"}.get(name) or raw(name) for name in devices)
 
 
 def duration_text(seconds: float) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from course_utils import plots
 from course_utils.augment import BatchAugment, denormalize, image_keys
-from course_utils.config import ASSIGNMENTS, Experiment
+from course_utils.config import ASSIGNMENTS, Experiment, describe_differences
 from course_utils.data.info import DATASETS
 from course_utils.data.sources import read_image
 from course_utils.errors import CourseError, unknown_name_error
@@ -26,15 +26,22 @@ from course_utils.variants import load_experiment
 
 LARGEST = 8_000_000  # bytes of weights that are published
 HALVED = 2_000_000  # bytes of weights above which a file holds them in half precision
+QUOTED = "**From the published run"  # begins a quotation in another run's notebook
 LICENSE = "MIT; the training images have licenses of their own and are not contained"
 
 
 def final_weights(folder: Path, record: Record) -> dict[str, torch.Tensor] | None:
-    """The evaluated weights of the finished run in ``folder``, from its last checkpoint; ``None``: there is none."""
-    last = len(record["experiment"]["stages"]) + 1
-    stages = [folder / f"stage{number}" for number in range(last, 1, -1)] + [folder]
-    state = next((found for part in stages if (found := checkpoint.load_latest(part))), None)
-    return state and (state["best"] or state)["model"]
+    """The evaluated weights of the finished run in ``folder``, from its last checkpoint; ``None``: there is none.
+    Raises ``CourseError`` for a checkpoint of another run, or of an earlier epoch.
+    """
+    last, history = len(record["experiment"]["stages"]) + 1, record["history"]
+    state = checkpoint.load_latest(folder / f"stage{last}" if last > 1 else folder)
+    if state is None:
+        return None
+    losses = [row["train_loss"] for row in history if row.get("stage") == history[-1].get("stage")]
+    if losses != [row["train_loss"] for row in state.get("history", ())]:
+        raise CourseError(f"The checkpoint in {folder} is not the last of the run that its record describes.")
+    return (state["best"] or state)["model"]
 
 
 def export_weights(folder: Path, record: Record, name: str) -> Path | None:
@@ -71,13 +78,21 @@ def load_weights(path: Path) -> tuple[nn.Module, Experiment]:
     exp = load_experiment(card["assignment"], card["variant"])
     info = DATASETS[exp.dataset]
     model = build_model(exp.model, len(info.classes), info.image_size, **exp.model_settings)
-    model.load_state_dict(load_file(path))
+    _load_into(model, path)
     return model.eval(), exp
+
+
+def _load_into(model: nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise CourseError(f"{path} holds weights of another network: {str(error).splitlines()[-1].strip()}") from error
 
 
 def published_training(exp: Experiment, model: nn.Module) -> Training:
     """Load the variant's published weights into ``model``; return how they were trained, from the run's record. Raises
-    ``CourseError`` for a variant without published weights and for weights of another run than the record's.
+    ``CourseError`` for a variant without published weights, for weights of another run than the record's, and for
+    settings that are not that run's.
     """
     home = ASSIGNMENTS / exp.assignment
     path = home / "weights" / f"{exp.variant}.safetensors"
@@ -88,7 +103,10 @@ def published_training(exp: Experiment, model: nn.Module) -> Training:
     record = published_records(exp.assignment).get(card.get("run", ""))
     if record is None or card["record"] != record["sha256"]:
         raise CourseError(f"{path} is not of the published run {card.get('run')}: publish it again.")
-    model.load_state_dict(load_file(path))
+    chosen = dict.fromkeys(("profile", "precision"))  # may differ
+    if differences := describe_differences(exp.as_dict() | chosen, record["experiment"] | chosen):
+        raise CourseError(f"{path} was trained with other settings:\n  " + "\n  ".join(differences))
+    _load_into(model, path)
     best = {"epoch": record["kept_epoch"]} if record["experiment"]["select_epoch"] == "best" else None
     return Training(record["history"], record["sessions"], best)
 
@@ -101,7 +119,7 @@ def published_figures(assignment: str, variant: str, kinds: tuple[str, ...]) -> 
         return [Markdown(f"_{variant} has no published run yet._")]
     name, record = runs[0]
     paths = [REPO / "images" / assignment / f"{name}-{kind}.png" for kind in kinds]
-    return [Markdown(f"**From the published run `{name}`**, whatever ran above. {summary_markdown(record)}"),
+    return [Markdown(f"{QUOTED} `{name}`**, whatever ran above. {summary_markdown(record)}"),
             *(Image(filename=str(path)) for path in paths if path.is_file())]
 
 

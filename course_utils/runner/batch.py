@@ -11,8 +11,11 @@ from typing import Any
 
 import torch
 
+from course_utils.augment.transforms import build_steps
 from course_utils.config import Experiment, describe_differences, locate_model
-from course_utils.errors import CourseError
+from course_utils.data.info import DATASETS
+from course_utils.errors import CourseError, check_names
+from course_utils.models import MODELS
 from course_utils.reporting.lock import is_held, lock_folder, release_folder
 from course_utils.reporting.record import read_record
 from course_utils.reporting.run_folder import folder_of, reset
@@ -40,9 +43,13 @@ class Job:
     def differences(self) -> list[str] | None:
         """In what the finished run in its folder differs from this experiment; ``None`` where none has finished."""
         try:
-            return describe_differences(self.exp.as_dict(), read_record(self.folder / "record.json")["experiment"])
+            record = read_record(self.folder / "record.json")
         except CourseError:
             return None
+        differences = describe_differences(self.exp.as_dict(), record["experiment"])
+        info = DATASETS[self.exp.dataset]  # own data may have been prepared again
+        other = self.exp.data == "real" and not info.archives and record["data"]["sha256"] != info.sha256
+        return differences + [f"data: found another {self.exp.dataset}"] * other
 
     def is_done(self) -> bool:
         """Whether this very experiment has finished: a second batch skips it."""
@@ -63,6 +70,9 @@ def plan_jobs(experiments: Sequence[Experiment], parameters: Mapping[str, Any], 
     """
     jobs = []
     for exp in experiments:
+        for part in exp.all_stages:
+            build_steps((*part.augmentation, *part.expansion, *part.tta_augmentation))
+        check_names("model", [exp.model] if not exp.model_file else [], MODELS)
         given = {"VARIANT": exp.variant, "PROFILE": exp.profile, "SEED": exp.seed} | dict(parameters)
         if "MODEL" in given and exp.model_file:  # the notebook runs in another folder
             given["MODEL"] = ":".join(map(str, locate_model(exp.model)))

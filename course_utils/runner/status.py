@@ -51,10 +51,11 @@ def read_progress(folder: Path) -> dict[str, Any]:
     """``epoch`` (finished ones), ``accuracy`` (of the last, 0 to 1) and ``seconds`` of training, over all stages."""
     parts = []
     for path in (folder / "progress.json", *sorted(folder.glob("stage*/progress.json"), key=number_order)):
-        with contextlib.suppress(OSError, ValueError):
-            parts.append(json.loads(path.read_text(encoding="utf-8")))
-    return {"epoch": sum(part["epoch"] for part in parts), "seconds": sum(part["seconds"] for part in parts),
-            "accuracy": parts[-1]["accuracy"] if parts else None}
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            part = json.loads(path.read_text(encoding="utf-8"))
+            parts.append((part["epoch"], part["seconds"], part["accuracy"]))
+    epochs, seconds, accuracies = zip(*parts) if parts else ((), (), (None,))
+    return {"epoch": sum(epochs), "seconds": sum(seconds), "accuracy": accuracies[-1]}
 
 
 def status_table(folders: Sequence[Path]) -> str:

@@ -85,7 +85,7 @@ def load_latest(folder: Path, log: Callable[[str], None] = print) -> dict[str, A
     for path in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(path)
-        except CourseError as error:
+        except (CourseError, OSError) as error:
             log(f"{error} Looking for an earlier one.")
             with contextlib.suppress(OSError):  # else it would count among the newest and push out intact ones
                 path.rename(path.with_suffix(".refused"))

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils.config import Experiment, describe_differences, is_custom, locate_model
 from course_utils.data.loader import BatchLoader, Loaders
+from course_utils.data.prepare import sha256
 from course_utils.errors import CourseError, DivergenceError, OutOfMemoryError
 from course_utils.evaluation.metrics import predict
 from course_utils.models.custom import error_with_source_line
@@ -99,7 +100,8 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     model, optimizer = prepare_training(exp, model, lr, train.device)
     schedule, step = make_schedule(exp, optimizer, len(train)), TrainStep(exp, model, optimizer, precision, log)
     pace, write_curves = checkpoint.Pace(), curve_writer(folder)
-    done = _resume(exp, model, optimizer, schedule, lr, folder, log) if folder else Training()
+    data = sha256(train.images) if folder else ""
+    done = _resume(exp, model, optimizer, schedule, lr, folder, data, log) if folder else Training()
     if not _is_finished(exp, done):
         session = {"from_epoch": len(done.history) + 1, "precision": precision, "device": train.device.type,
                    "memory_format": memory_format_of(model), **(environment or {})}
@@ -125,7 +127,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
                          "model": {key: tensor.cpu().clone() for key, tensor in model.state_dict().items()}}
         if folder and (pace.is_due() or _is_finished(exp, done)):
             pace.measure(checkpoint.save_checkpoint, folder, epoch, {
-                "experiment": exp.as_dict(), "lr": lr, "model": model.state_dict(),
+                "experiment": exp.as_dict(), "lr": lr, "data": data, "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **vars(done)})
         if folder:
             checkpoint.write_progress(folder, done.history)
@@ -179,8 +181,10 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
 
 
 def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, lr: float, folder: Path,
-            log: Log) -> Training:
-    """Load the last checkpoint of ``folder``, if there is one. Raises ``CourseError`` for another experiment's."""
+            data: str, log: Log) -> Training:
+    """Load the last checkpoint of ``folder``, if there is one. Raises ``CourseError`` for one of another experiment or
+    of other training images than those with the SHA-256 ``data``.
+    """
     state = checkpoint.load_latest(folder, log)
     if state is None:
         return Training()
@@ -188,10 +192,17 @@ def _resume(exp: Experiment, model: nn.Module, optimizer: Optimizer, schedule: L
     if differences := describe_differences(exp.as_dict() | {"lr": lr}, found):
         raise CourseError(f"{folder} holds the checkpoint of another experiment. Choose another OUTPUT_DIR (--output) "
                           "or delete it (--restart). Differences:\n  " + "\n  ".join(differences))
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    done = Training(state["history"], state["sessions"], state["best"])
+    if state.get("data", data) != data:
+        raise CourseError(f"{folder} holds the checkpoint of a training on other images. Choose another OUTPUT_DIR "
+                          "(--output) or delete it (--restart).")
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        done = Training(state["history"], state["sessions"], state["best"])
+    except (LookupError, TypeError, RuntimeError, ValueError) as error:
+        raise CourseError(f"The checkpoint in {folder} is incomplete or of another network ({error!r}): delete it "
+                          "(--restart).") from error
     log("\n".join([f"Resumed after epoch {len(done.history)} of {exp.epochs}. So far:",
                    *(_format_row(exp, row) for row in done.history)]))
     return done

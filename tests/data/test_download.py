@@ -34,6 +34,7 @@ def archive(members, rest=REST):
 
 
 FILES = {
+    "/page": b"x" * 100, "/odd": DATA,
     "/file": DATA, "/ranges": DATA, "/cut": DATA, "/slow": DATA, "/hangs": DATA, "/wrong": b"<html>Sorry</html>",
     "/tar": archive(MEMBERS), "/tar-other-order": archive(dict(reversed(MEMBERS.items()))),
     "/tar-short": archive({"a.bin": MEMBERS["a.bin"]}, b""), "/tar-wrong": archive(MEMBERS | {"b.bin": b"other"}),
@@ -44,7 +45,7 @@ FILES = {
 class Server(http.server.BaseHTTPRequestHandler):
     """Sends ``FILES``: /ranges can resume, /cut and /tar-cut break off, /hangs is silent, /slow takes minutes.
 
-    /drips sends its header a byte every 0.2 seconds.
+    /drips sends its header a byte every 0.2 seconds; the length that /odd names is no number.
     """
 
     requests: ClassVar[list[tuple[str, str | None]]] = []
@@ -65,7 +66,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_error(416 if start else 404)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", "1000000, 1000000" if self.path == "/odd" else str(len(data)))
         self.end_headers()
         data = data[:{"/cut": 300_000, "/tar-cut": 2_000}.get(self.path, len(data))]
         if self.path == "/hangs":
@@ -114,6 +115,8 @@ def test_an_interrupted_download_resumes_at_the_next_mirror(host, tmp_path):
 @pytest.mark.parametrize(("part", "mirrors", "message"), [
     (DATA[:1000], ["/file"], ""),  # this mirror cannot resume
     (DATA, ["/ranges"], ""),  # complete already
+    (DATA[:1000], ["/page", "/ranges"], "sent 100 bytes, fewer than the part"),  # an error page with status 200
+    (b"", ["/odd"], ""),
     (b"x" * 500, ["/ranges", "/ranges"], "MD5"),  # of another file
 ])
 def test_an_earlier_part_is_used_or_replaced(host, tmp_path, part, mirrors, message):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from course_utils.data import DATASETS, load_dataset, open_dataset
 from course_utils.data.own import prepare_folder
+from course_utils.data.prepare import prepare as prepare_published
 from course_utils.errors import CourseError
 from course_utils.reporting.readme import publish
 from course_utils.reporting.record import is_published_data, write_record
@@ -84,6 +85,31 @@ def test_a_given_test_folder_is_kept_and_shared_pictures_are_named(root, tmp_pat
     assert len(open_dataset("flowers").test_labels) == 12
 
 
+def test_names_of_splits_may_have_capitals_and_hidden_folders_are_no_data(root, tmp_path):
+    write_pictures(tmp_path / "in" / "Training")
+    write_pictures(tmp_path / "in" / "Test", count=4, seed=1)
+    for hidden in (".thumbnails", "@eaDir", "__MACOSX"):
+        shutil.copytree(tmp_path / "in" / "Training" / "rose", tmp_path / "in" / "Training" / "rose" / hidden)
+    (tmp_path / "in" / "Training" / "rose" / "folder.png").mkdir()
+    shutil.copytree(tmp_path / "in" / "Training" / "rose", tmp_path / "in" / "Training" / "_other")
+    shutil.copytree(tmp_path / "in" / "Test" / "rose", tmp_path / "in" / "Test" / "_other")
+    prepare(tmp_path / "in")
+    counts = np.bincount(open_dataset("flowers").train_labels)
+    assert len(counts) == 4 and len(set(counts.tolist())) == 1 and len(open_dataset("flowers").test_labels) == 16
+
+
+def test_a_meta_file_of_another_program_is_no_data_set(root, tmp_path):
+    for name, text in (("other", "5"), ("more", '{"mean": 1}'), ("list", "[]")):
+        (root / name).mkdir(parents=True)
+        (root / name / "meta.json").write_text(text)
+        with pytest.raises(CourseError, match=f"Unknown data set: '{name}'.*Legal: cifar10, gtsrb, stl10"):
+            load_experiment("gtsrb_stn", dataset=name) and open_dataset(name)
+    write_pictures(tmp_path / "in")
+    prepare(tmp_path / "in")
+    with pytest.raises(CourseError, match="Unknown data set to download: 'flowers'"):
+        prepare_published("flowers", tmp_path / "elsewhere", lambda _: None)
+
+
 def test_pictures_become_squares_upright_and_of_the_median_size(root, tmp_path):
     for name, color in (("red", (200, 0, 0)), ("blue", (0, 0, 200))):
         (tmp_path / "in" / name).mkdir(parents=True)
@@ -134,8 +160,15 @@ def test_names_that_are_refused(root, tmp_path, name):
 
 
 def test_what_is_no_such_folder(root, tmp_path):
-    with pytest.raises(CourseError, match=r"at least two classes.*Found: none"):
+    with pytest.raises(CourseError, match=r"There is no folder .*nowhere"):
         prepare(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CourseError, match=r"at least two classes.*Found: none"):
+        prepare(tmp_path / "empty")
+    write_pictures(tmp_path / "half" / "Val")
+    write_pictures(tmp_path / "half" / "test")
+    with pytest.raises(CourseError, match=r"half has .*, but no folder train"):
+        prepare(tmp_path / "half")
     write_pictures(tmp_path / "one", ["rose"])
     with pytest.raises(CourseError, match="Found: rose"):
         prepare(tmp_path / "one")

@@ -128,14 +128,15 @@ def test_a_damaged_kaggle_folder_is_rejected(tmp_path, monkeypatch, damage, mess
     assert {path.name for path in folder.iterdir()} == before  # no partial files
 
 
-@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig", "cr"])
+@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig", "cr", "semicolons", "backslashes"])
 def test_tables_as_spreadsheets_save_them_and_files_of_systems_are_read(tmp_path, monkeypatch, coding):
     use(monkeypatch)
     before = prepared(write_kaggle_folder(tmp_path / "plain" / "gtsrb").parent)[1]
     folder = write_kaggle_folder(tmp_path / coding / "gtsrb")
     for name in ("Train.csv", "Test.csv"):
         text = (folder / name).read_text()
-        (folder / name).write_bytes(text.replace("\n", "\r").encode() if coding == "cr" else text.encode(coding))
+        changed = {"cr": ("\n", "\r"), "semicolons": (",", ";"), "backslashes": ("/", "\\")}.get(coding)
+        (folder / name).write_bytes(text.replace(*changed).encode() if changed else text.encode(coding))
     for path in (".ipynb_checkpoints", "Train/.ipynb_checkpoints", "Train/7/.ipynb_checkpoints"):
         (folder / path).mkdir()
     for path in ("Train/.DS_Store", "Train/7/._00007_00000_00000.png", "Train/Thumbs.db", "Test/desktop.ini"):

@@ -47,6 +47,10 @@ def test_runs_on_other_test_images_are_refused(pair):
     run["data"]["sha256"]["test_images"] = "0"
     with pytest.raises(CourseError, match="different test images"):
         compare.open_test_set((name, run), other)
+    run["data"]["sha256"]["test_images"] = other[1]["data"]["sha256"]["test_images"]
+    run["final"]["images"] = 2000  # a part of them
+    with pytest.raises(CourseError, match="different test images"):
+        compare.open_test_set((name, run), other)
 
 
 def test_command(pair, tmp_path, capsys):

@@ -55,6 +55,15 @@ def test_second_process_is_refused_and_a_killed_one_replaced_at_once(tmp_path):
         lock_folder(tmp_path)
 
 
+def test_a_lock_file_that_was_cut_short_is_taken_over(tmp_path):
+    (tmp_path / ".lock").touch()
+    os.utime(tmp_path / ".lock", (time.time() - 60,) * 2)
+    start = time.monotonic()
+    lock_folder(tmp_path)
+    assert time.monotonic() - start < 2 and is_locked(tmp_path)
+    release_folder(tmp_path)
+
+
 @pytest.fixture
 def short_lease(monkeypatch):
     monkeypatch.setattr(lock, "LEASE_SECONDS", 1.0)

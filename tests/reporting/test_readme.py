@@ -1,6 +1,7 @@
 """Publishing runs, and READMEs whose numbers are those of the records."""
 import json
 import os
+import shutil
 
 import pytest
 from helpers import finished_record
@@ -8,7 +9,7 @@ from helpers import finished_record
 from course_utils import variants
 from course_utils.__main__ import main
 from course_utils.errors import CourseError
-from course_utils.reporting import networks, readme, record, results_table, summary_markdown, write_record
+from course_utils.reporting import networks, readme, record, results_table, summary_markdown, weights, write_record
 from course_utils.utils import REPO
 from course_utils.variants import list_assignments, read_assignment
 
@@ -158,6 +159,28 @@ def test_the_notebook_of_another_run_is_not_published(repository):
         readme.publish(other)
 
 
+def test_a_quoted_summary_and_links_are_not_published(repository):
+    """A notebook shows a published run of its assignment beside its own."""
+    run = make_run(repository / "run")
+    table = json.loads((run / NOTEBOOK).read_text())
+    shown = table["cells"][0]["outputs"][0]["data"]
+    shown["text/markdown"] = [weights.QUOTED + " `x`** " + shown["text/markdown"][0]]
+    (run / NOTEBOOK).write_text(json.dumps(table))
+    with pytest.raises(CourseError, match="it is of another run"):
+        readme.publish(run)
+    other, linked = make_run(repository / "other", seed=1), make_run(repository / "linked")
+    shutil.rmtree(linked / "figures")
+    (linked / "figures").symlink_to(other / "figures")
+    assert readme.publish(linked) and not list((repository / "images" / NAME).glob("*-curves.png"))
+
+
+def test_titles_are_no_markup(repository):
+    toml = repository / "assignments" / NAME / "variants.toml"
+    toml.write_text(toml.read_text().replace('learn = "', 'learn = "a | b <!-- end of assignments --> '))
+    readme.update_readmes()
+    assert readme.update_readmes(check=True) == [] and r"a \| b \<!--" in (repository / "README.md").read_text()
+
+
 def test_other_data_than_the_published_is_no_result(repository):
     run = make_run(repository / "run")
     made = json.loads((run / "record.json").read_text())
@@ -176,7 +199,12 @@ def edit(path):
     path.write_text(path.read_text().replace("70.00", "97.00"))
 
 
+def mark(path):
+    path.write_text(path.read_text() + "=======\n")  # left by a merge
+
+
 @pytest.mark.parametrize(("file", "harm", "message"), [
+    ("runs/SHA256SUMS", mark, "cannot be checked"), ("weights/published.safetensors", empty, "cannot be checked"),
     ("runs/{}.ipynb", empty, "is not the file that was published"), ("runs/{}.ipynb", edit, "is not the file"),
     ("runs/{}.ipynb", os.remove, "is missing"), ("runs/SHA256SUMS", empty, "is not the file that was published"),
     ("../../images/" + NAME + "/{}-curves.png", empty, "is not the file that was published"),
@@ -184,5 +212,7 @@ def edit(path):
 def test_changed_evidence_is_found(repository, file, harm, message):
     name = readme.publish(make_run(repository / "run"))
     assert readme.find_problems() == []
-    harm(repository / "assignments" / NAME / file.format(name))
+    (repository / "assignments" / NAME / "weights").mkdir(exist_ok=True)
+    path = repository / "assignments" / NAME / file.format(name)
+    harm(path)
     assert any(message in problem for problem in readme.find_problems())

@@ -42,6 +42,16 @@ def test_record_contains_no_names_of_this_machine(tmp_path):
     (lambda r: r["history"].pop(0), "epochs"),
     (lambda r: r.pop("seconds"), "not a complete record: KeyError"),
     (lambda r: r.update(history=[]), "not a complete record: IndexError"),
+    (lambda r: r.update(kept_epoch=1), "kept epoch"),
+    (lambda r: r["final"]["class_images"].append(5), "not a complete record"),
+    (lambda r: r.update(lr="0.1"), "numbers"),
+    (lambda r: r["data"].update(title=5), "numbers"),
+    (lambda r: r["history"][0].update(test_accuracy=3.0), "numbers"),
+    (lambda r: r.update(validation={"accuracy": 7, "images": -1, "loss": 0.1}), "numbers"),
+    (lambda r: r["experiment"].update(epochs="3"), "epochs = '3'"),
+    (lambda r: r["experiment"].update(colors=3), "not a complete record: TypeError"),
+    (lambda r: r.update(lr=float("nan")), "NaN is not a number"),
+    (lambda r: r["history"][0].update(train_loss=float("inf")), "Infinity is not a number"),
 ])
 def test_contradictory_record_is_refused(tmp_path, edit, message):
     made = copy.deepcopy(finished_record())
@@ -63,7 +73,7 @@ def test_edited_file_is_refused(tmp_path, old, new):
     read_record(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "3", "{}"])
+@pytest.mark.parametrize("text", ["{", "[]", "3", "{}", '{"a": 1, "a": 1}', "[" * 200_000])
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(CourseError, match=r"record\.json"):

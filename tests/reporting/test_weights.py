@@ -45,9 +45,16 @@ def test_weights_are_exported_from_the_last_stage_and_its_best_epoch(tmp_path, m
     monkeypatch.setattr(weights, "ASSIGNMENTS", tmp_path)
     record = finished_record() | {"sha256": "ab"}
     record["experiment"] |= {"stages": [{"epochs": 1}]}
+    for stage, row in zip((1, 1, 2), record["history"]):
+        row["stage"] = stage
+    history = [{"train_loss": record["history"][-1]["train_loss"]}]
     first, best, last = ({"fc.weight": torch.full((2, 2), value)} for value in (1.0, 2.0, 3.0))
     checkpoint.save_checkpoint(tmp_path / "run", 2, {"model": first, "best": None})
-    checkpoint.save_checkpoint(tmp_path / "run" / "stage2", 1, {"model": last, "best": {"epoch": 1, "model": best}})
+    state = {"model": last, "best": {"epoch": 1, "model": best}}
+    checkpoint.save_checkpoint(tmp_path / "run" / "stage2", 1, state | {"history": [{"train_loss": 9.0}]})
+    with pytest.raises(CourseError, match="not the last of the run that its record describes"):
+        weights.export_weights(tmp_path / "run", record, "name")
+    checkpoint.save_checkpoint(tmp_path / "run" / "stage2", 2, state | {"history": history})
     path = weights.export_weights(tmp_path / "run", record, "name")
     assert torch.equal(load_file(path)["fc.weight"], best["fc.weight"])
     assert weights.read_card(path)["run"] == "name" and "test accuracy" in weights.read_card(path)["result"]
@@ -69,6 +76,13 @@ def test_missing_foreign_and_damaged_weights_are_refused(tmp_path, monkeypatch):
     save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(CourseError, match="has no card of this course"):
         weights.load_weights(tmp_path / "w.safetensors")
+    save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors", {"assignment": "gtsrb_stn", "variant": "lenet"})
+    with pytest.raises(CourseError, match="holds weights of another network"):
+        weights.load_weights(tmp_path / "w.safetensors")
+    for changes in ({"seed": 1}, {"lr": 5.0, "epochs": 2}, {"model": "vgg16"}):
+        exp = load_experiment("gtsrb_stn", "lenet_stn-lean", "evaluate", **changes)
+        with pytest.raises(CourseError, match=f"(?s)trained with other settings:.*{min(changes)}: found"):
+            weights.published_training(exp, build_model(exp.model, 43))
     home = tmp_path / "gtsrb_stn" / "weights"
     home.mkdir(parents=True)
     card = weights.read_card(SIGNS) | {"record": "of another run"}

@@ -8,6 +8,7 @@ import torch
 from helpers import finished_record
 
 from course_utils.__main__ import main
+from course_utils.data import DATASETS
 from course_utils.errors import CourseError
 from course_utils.reporting import write_record
 from course_utils.reporting.lock import lock_folder, release_folder
@@ -64,6 +65,17 @@ def test_finished_run_of_another_experiment_is_not_overwritten(tmp_path):
     assert plan().differences() == []
 
 
+def test_a_run_on_own_data_that_was_prepared_again_is_not_done(tmp_path, monkeypatch):
+    job, = batch.plan_jobs([load_experiment(NAME, epochs=3)], {"EPOCHS": 3}, tmp_path)
+    made = finished_record()
+    write_record(made, job.folder)
+    info = dataclasses.replace(DATASETS["cifar10"], archives=())  # as own data has none
+    monkeypatch.setitem(batch.DATASETS, "cifar10", info)
+    assert job.differences() == []
+    monkeypatch.setitem(batch.DATASETS, "cifar10", dataclasses.replace(info, sha256={"train_images": "0"}))
+    assert job.differences() == ["data: found another cifar10"]
+
+
 def test_only_the_same_finished_experiment_is_done(tmp_path):
     job, = batch.plan_jobs([load_experiment(NAME, epochs=3)], {"EPOCHS": 3}, tmp_path)
     assert not job.is_done()
@@ -95,6 +107,12 @@ def test_run_of_a_killed_batch_reads_as_killed(tmp_path, state, shown):
     """Nobody holds the folder's lock."""
     status.write_status(status.Status("a", 3, state), tmp_path)
     assert status.read_status(tmp_path).state == shown
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "5", '{"epoch": "x"}'])
+def test_unreadable_progress_is_none(tmp_path, text):
+    (tmp_path / "progress.json").write_text(text)
+    assert status.read_progress(tmp_path) == {"epoch": 0, "seconds": 0, "accuracy": None}
 
 
 @pytest.mark.parametrize("text", ['{"state": 1', "[]", '{"assignment": "a", "epochs": 1, "state": "finished"}'])
@@ -130,6 +148,10 @@ def test_cores_and_gpus_are_shared(monkeypatch):
     (["run", "gtsrb_stn", "--set", "split=tracks"], "Did you mean 'track'"),
     (["data", "mnist"], "cifar10"), (["run", NAME, "--set", "settings=5"], "must be a table"),
     (["run", NAME, "--set", "dataset=mnist"], "Unknown data set: 'mnist'. Legal: cif"),
+    (["run", NAME, "--set", 'settings={"epochs": 3}'], "epochs is a parameter of its own: --set epochs=3"),
+    (["run", NAME, "--set", 'settings={"seed": 3}'], "seed is a parameter of its own"),
+    (["run", NAME, "--set", "model=resnett"], "Unknown model: 'resnett'"),
+    (["run", NAME, "--set", 'settings={"augmentation": [{"name": "blur"}]}'], "Unknown transform: 'blur'"),
     (["publish", "nowhere"], "is not a record"),
     (["check", "gtsrb_stn", "--model", "nowhere.py:Net"], "nowhere.py"),
 ])

@@ -76,6 +76,25 @@ def test_the_checkpoint_of_another_experiment_is_refused_with_the_differences(ti
         fit_toy(tiny, folder=tmp_path)
 
 
+def test_a_training_on_other_images_is_not_continued(tiny, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit_toy(tiny, folder=tmp_path, log=interrupt_at("2/4"))
+    state = checkpoint.load_latest(tmp_path)
+    save_checkpoint(tmp_path, 3, state | {"data": "0" * 64})
+    with pytest.raises(CourseError, match="a training on other images"):
+        fit_toy(tiny, folder=tmp_path)
+
+
+def test_an_incomplete_checkpoint_is_one_sentence(tiny, tmp_path):
+    fit_toy(tiny, folder=tmp_path)
+    state = checkpoint.load_latest(tmp_path)
+    for number, change in enumerate(({"model": {}}, {"optimizer": {}}, {"history": None, "sessions": None}), 5):
+        save_checkpoint(tmp_path, number, state | change)
+        if number < 7:
+            with pytest.raises(CourseError, match="incomplete or of another network"):
+                fit_toy(tiny, folder=tmp_path)
+
+
 def raises(error):
     def harm(_):
         raise error
