@@ -52,7 +52,13 @@ def source_markdown(*objects: Any) -> str:
     """The source of functions and classes as a Markdown block: without a language, as nbconvert's page shows
     highlighted code in outputs in a proportional font.
     """
-    return "```\n" + "\n\n\n".join(textwrap.dedent(inspect.getsource(each)).strip() for each in objects) + "\n```"
+    texts = []
+    for each in objects:
+        try:
+            texts.append(textwrap.dedent(inspect.getsource(each)).strip())
+        except (OSError, TypeError):  # made by code, not written in a file
+            texts.append(f"# The source of {each.__name__} is not in a file.")
+    return "```\n" + "\n\n\n".join(texts) + "\n```"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -174,14 +174,16 @@ def _transform(step: Mapping[str, Any]) -> Transform:
 
 
 def model_files(model: str) -> list[Path]:
-    """A custom network's file and the modules beside it that it imports."""
+    """A custom network's file and the modules and packages beside it that it imports."""
     files = [locate_model(model)[0]]
     for path in files:  # the list grows by what each of them imports
         with contextlib.suppress(SyntaxError, ValueError):  # building the network reports it
             nodes = list(ast.walk(ast.parse(path.read_bytes())))
             names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
             names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-            beside = sorted({path.with_name(f"{name.partition('.')[0]}.py") for name in names})
+            tops = sorted({name.partition(".")[0] for name in names} - {"course_utils"})
+            beside = [files[0].with_name(f"{top}.py") for top in tops]
+            beside += [file for top in tops for file in sorted(files[0].with_name(top).rglob("*.py"))]  # of a package
             files += [other for other in beside if other.is_file() and other not in files]
     return files
 

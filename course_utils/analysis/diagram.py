@@ -23,8 +23,8 @@ def network_diagram(model: nn.Module, input_size: Shape, title: str) -> Figure:
     """
     blocks = _run_children(model, input_size)
     lines = [[name, *_describe(block)] for name, block, *_ in blocks]
-    height, columns = LINE * max(map(len, lines)) + 0.15, min(PER_ROW, len(blocks))
-    row_height, rows = height + 0.75, -(-len(blocks) // PER_ROW)
+    height, columns = LINE * max(map(len, lines), default=1) + 0.15, max(1, min(PER_ROW, len(blocks)))
+    row_height, rows = height + 0.75, max(1, -(-len(blocks) // PER_ROW))
     figure, [[axis]] = plots.new_figure(columns * (WIDTH + GAP) + 1, rows * row_height + 0.4, title=title)
     axis.text(-GAP - 0.05, height / 2, f"input\n{_shape_text(input_size)}", ha="right", va="center", fontsize=8)
     for number, (text, (_, block, before, after)) in enumerate(zip(lines, blocks)):

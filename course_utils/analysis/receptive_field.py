@@ -27,7 +27,8 @@ WINDOW_OPS = {  # functions of a window, and the order of their arguments
     "adaptive_max_pool2d_with_indices": ("input", "output_size"),
 }
 PRODUCTS = ("linear", "matmul", "__matmul__", "mm", "bmm")
-REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "norm", "logsumexp", *PRODUCTS)
+REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "norm", "logsumexp",
+              "nanmean", "std_mean", *PRODUCTS)
 MOVES = ("permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "__get__", "__getitem__", "select",
          "narrow", "index_select", "flip")  # followed where they leave rows and columns in place
 NOT_FOLLOWED = ("conv", "pool", "attention", "roll", "sort", "einsum", "cum", "copy_", "scatter", "__setitem__", "fft",
@@ -80,6 +81,7 @@ class FieldTracer(TorchFunctionMode):
         self.axis, self.layers, self.outputs = axis, [], {}
         self.unknown_after = ""  # the first function that was not followed, and where
         self._leaked = False
+        self.output_layers: frozenset[int] = frozenset()  # the last layers on the way to the network's output
         self.stack = [""]  # names of the modules that run
         self._fields = {id(x): (x, Field(length=x.shape[axis]))}  # keeps the tensor, so that its id stays unique
 
@@ -90,24 +92,34 @@ class FieldTracer(TorchFunctionMode):
             field = self._fields[id(output)][1]
             if output.dim() == 4:
                 self.outputs[name] = field
+            if not name:
+                self.output_layers = field.layers
             if not name and field.known:  # the network's own output does not depend on what was not followed
                 self.unknown_after = ""
+        elif not name:
+            self.unknown_after = self.unknown_after or "what torch does not show"
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if func.__name__ in WINDOW_OPS and id(args[0]) not in self._fields:  # made by what no mode sees
+            unseen = self._unknown("what torch does not show", Field(length=args[0].shape[self.axis]), args[0])
+            self._fields[id(args[0])] = (args[0], unseen)
         inputs = [t for t in _tensors(args, kwargs) if id(t) in self._fields]
         if not inputs or (func.__name__ == "__get__" and not isinstance(out, Tensor)):  # such as x.shape
             return out
         x = max(inputs, key=lambda t: self._fields[id(t)][1].length)
         field = _union([self._fields[id(t)][1] for t in inputs])
-        self._leaked = self._leaked or func.__name__ in LEAKS  # into a Python number, which nothing follows
+        if func.__name__ in LEAKS and not self._leaked:  # into a Python number, which nothing follows
+            self._leaked = True
+            self._unknown(func.__name__, field, x)
+        field = replace(field, known=field.known and not self._leaked)
         in_place = func.__name__[-1] == "_" != func.__name__[-2]
         in_part = func.__name__ == "__setitem__" or (in_place and args[0]._is_view())
         written = [t for t in (args[0], args[0]._base) if t is not None] if in_part else []
         for result in [*_tensors(out), *written] or [x]:
             try:
-                after = None if written or self._leaked else self._after(func, args, kwargs, x, field, result)
+                after = None if written else self._after(func, args, kwargs, x, field, result)
             except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):  # an unusual call
                 after = None
             self._fields[id(result)] = (result, after or self._unknown(func.__name__, field, result))
@@ -122,6 +134,8 @@ class FieldTracer(TorchFunctionMode):
             after = replace(field, size=field.size + dilation * (kernel - 1) * field.jump, jump=field.jump * stride,
                             start=field.start - padding * field.jump, length=out.shape[self.axis])
             return self._add(name, window, field, after, x, out, given.get("groups", 1))
+        if "max_pool" in name:  # of another dimension: counted, not followed
+            return self._add(name, (1, 1, 1, 0), field, self._unknown(name, field, out), x, out)
         if field.length == 1:
             return field
         if name == "linear" and not field.known and x.dim() > 2:  # channels last: a 1x1 convolution
@@ -129,6 +143,10 @@ class FieldTracer(TorchFunctionMode):
         if name.startswith("grid_sample"):  # may look at every place, as the data decide
             after = replace(field, size=field.size + 2 * field.reach, start=field.start - field.reach)
             return self._add(name, (field.length, field.length, 1, 0), field, after, x, out)
+        if name in ("avg_pool1d", "adaptive_avg_pool1d") and x.dim() == 3 and out.shape[-1] == 1:
+            name, args, kwargs = "mean", args[:1], {}
+        if name == "einsum" and out.dim() == 2 and len(_tensors(args)) == 1:
+            name, args, kwargs = "sum", args[:1], {}
         if any(part in name for part in NOT_FOLLOWED) or (name in MOVES and not _keeps_last_axes(func, args, kwargs)):
             return None
         if name in ("softmax", "log_softmax") and out.dim() > 2 and kwargs.get("dim", (*args, 1)[1]) not in (1, -3):
@@ -138,6 +156,11 @@ class FieldTracer(TorchFunctionMode):
             return replace(field, start=field.start - before * field.jump, length=out.shape[self.axis])
         if out.dim() >= 4 and out.shape[-2:] == x.shape[-2:]:  # pointwise
             return field
+        if name in REDUCTIONS and name not in (*PRODUCTS, "norm"):
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            dims = set() if dim is None else {d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)}
+            if dims and field.known and (dims == {1} if x.dim() == 3 else x.dim() == 4 and self.axis % 4 not in dims):
+                return field  # the mean of channels, or along the other axis
         if name in REDUCTIONS:
             if out.numel() > 1 and (x.dim() > 4 or (out.dim() == 4 and out.shape[-2:] != (1, 1)) or out.dim() > 4):
                 return None

@@ -17,9 +17,7 @@ from course_utils.variants import read_assignment
 
 Layers = Sequence[Layer]
 Rule = Callable[[Any], tuple[str, str, bool | None]]  # what is wanted -> the rule, what was found, whether it is kept
-MAXIMA = ("max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
-          "max", "amax")
-MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean", "sum")  # a sum is a mean up to a factor
+MEANS = ("avg_pool2d", "adaptive_avg_pool2d", "mean", "nanmean", "std_mean", "sum")  # a sum is a mean up to a factor
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def check_rules(exp: Experiment, model: nn.Module, image_size: int, accuracy: fl
         raise CourseError(f"{exp.assignment} has no rules in its variants.toml.")
     check_input_size(model, image_size)  # lazy modules have their parameters afterwards
     tracers = [trace_fields(model, (1, 3, image_size, image_size), axis) for axis in (-1, -2)]
-    known, structures = _known_rules(exp, model, tracers, accuracy), [_structures(tracer.layers) for tracer in tracers]
+    known, structures = _known_rules(exp, model, tracers, accuracy), [_structures(tracer) for tracer in tracers]
     findings = []
     for extra, part in ((False, {k: v for k, v in rules.items() if k != "extra"}), (True, rules.get("extra", {}))):
         for name, wanted in part.items():
@@ -80,8 +78,13 @@ def _check_structure(kind: str, required: bool, axes: Sequence[Mapping[str, Laye
     return Finding(f"{'uses' if required else 'without'} {kind}", found, bool(layers) == required, extra)
 
 
-def _structures(layers: Layers) -> dict[str, Layers]:
-    """The layers of each structure that a rule can name."""
+def _structures(tracer: FieldTracer) -> dict[str, Layers]:
+    """The layers of each structure that a rule can name, of those on the way to the output where that is known."""
+    layers = tracer.layers
+    used = set(range(len(layers)) if tracer.unknown_after else tracer.output_layers)
+    for number in reversed(range(len(layers))):
+        used |= layers[number].inputs if number in used else set()
+    on_the_way = [layer for number, layer in enumerate(layers) if number in used]
     convolutions = [layer for layer in layers if layer.op == "conv2d"]
     depthwise = [layer for layer in convolutions if layer.kernel > 1 and layer.groups == layer.channels_in > 1]
     mixed = {number for layer in layers if layer.op in ("conv2d", "linear") and layer.kernel == layer.groups == 1
@@ -92,15 +95,19 @@ def _structures(layers: Layers) -> dict[str, Layers]:
             returned |= layers[number].inputs
     means = [layer for number, layer in enumerate(layers) if number not in returned and layer.op in MEANS
              and layer.kernel == layer.size_in and layer.size_out == 1]
-    return {
+    maxima = [layer for number, layer in enumerate(layers) if "max_pool" in layer.op
+              or (layer.op in ("max", "amax") and number not in returned)]  # returned: such as in x / x.max()
+    found = {
         "depthwise convolution": depthwise,
         "depthwise separable convolution": [x for x in depthwise if any(layers[number] is x for number in mixed)],
         "dilated convolution": [layer for layer in convolutions if layer.kernel > 1 and layer.dilation > 1],
         "global average pooling": means,
-        "max pooling": [layer for layer in layers if layer.op in MAXIMA],
+        "max pooling": maxima,
         "strided convolution": [layer for layer in convolutions if layer.stride > 1],
-        "pooling but the last": [layer for layer in layers if layer.op in MAXIMA + MEANS and layer not in means],
+        "pooling but the last": maxima + [layer for layer in layers if layer.op in MEANS and layer not in means],
     }
+    return {kind: [layer for layer in part if any(layer is other for other in on_the_way)]
+            for kind, part in found.items()}
 
 
 def _known_rules(exp: Experiment, model: nn.Module, tracers: Sequence[FieldTracer],

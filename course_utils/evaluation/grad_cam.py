@@ -1,4 +1,7 @@
 """Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391): which places of the image speak for a class."""
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +44,17 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
     rows, columns = (_interpolation(model, layer, x.shape, heat.shape, axis).to(heat.device) for axis in (-2, -1))
     heat = rows @ heat[:, 0].float() @ columns.T
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def grad_cam_of_blocks(model: nn.Module, names: Iterable[str], x: Tensor, classes: Tensor) -> dict[str, np.ndarray]:
+    """``grad_cam`` of each named block; one that no gradient reaches is left out, and why is printed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = grad_cam(model, model.get_submodule(name), x, classes).cpu().numpy()
+        except (CourseError, RuntimeError) as error:
+            print(f"No Grad-CAM of {name}: {str(error).splitlines()[0]}")
+    return found
 
 
 def _interpolation(model: nn.Module, layer: nn.Module, image: Shape, found: Shape, axis: int) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from course_utils.config import locate_model
 from course_utils.errors import CourseError, unknown_name_error
@@ -27,7 +28,7 @@ def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.M
     """
     path, attribute = locate_model(name)
     label = f"{attribute} of {path.name}"
-    with _readable_errors(path):
+    with errors_of_file(path):
         module = _import_file(path)
         make = getattr(module, attribute, None)
         if make is None:
@@ -46,65 +47,86 @@ def build(name: str, num_classes: int, image_size: int, **settings: Any) -> nn.M
 
 def _import_file(path: Path) -> Any:
     """The module of ``path``, read again each time, and so are the modules beside it that it imports."""
-    name = f"custom_{path.stem}_{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}"
+    name, folder = f"custom_{path.stem}_{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}", str(path.parent)
+    earlier = {str(Path(module.__file__).parent) for key, module in sys.modules.items() if key.startswith("custom_")}
+    for other in [key for key, module in sys.modules.items() if _home(module) in earlier | {folder}]:
+        if other.partition(".")[0] not in ("course_utils", "__main__") and not other.startswith("custom_"):
+            del sys.modules[other]  # another network may have a module of the same name, or it was edited
+    sys.path[:] = [folder, *(other for other in sys.path if other not in earlier | {folder})]  # as for a script
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look a module up there
-    folder = str(path.parent)
-    sys.path[:] = [folder, *(other for other in sys.path if other != folder)]  # as for a script
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a .pyc could outlive the next edit
-    before = set(sys.modules)
     try:
         spec.loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = writes
-        for other in set(sys.modules) - before:  # another submission may have a module of the same name
-            if Path(getattr(sys.modules[other], "__file__", None) or "/").is_relative_to(path.parent):
-                del sys.modules[other]
     return module
+
+
+def _home(module: Any) -> str | None:
+    """The folder in which the file, or the package, of an imported ``module`` lies."""
+    top = sys.modules.get(str(getattr(module, "__name__", "")).partition(".")[0])
+    places = [file] if (file := getattr(top, "__file__", None)) else list(getattr(top, "__path__", ()))
+    place = Path(places[0]) if places else None
+    return place and str(place.parent.parent if place.name == "__init__.py" else place.parent)
 
 
 def _try(model: nn.Module, label: str, num_classes: int, image_size: int) -> None:
     """Run copies of ``model`` as training and evaluation do. Raises ``CourseError`` for one that cannot be trained."""
     if not isinstance(model, nn.Module):
         raise CourseError(f"{label} makes a {type(model).__name__}: it must be a torch.nn.Module.")
-    if any(isinstance(m, (torch.jit.ScriptModule, torch._dynamo.eval_frame.OptimizedModule)) for m in model.modules()):
+    if any(isinstance(m, (torch.jit.ScriptModule, torch._dynamo.eval_frame.OptimizedModule)) or m._compiled_call_impl
+           or hasattr(m.forward, "_torchdynamo_orig_callable") for m in model.modules()):
         raise CourseError(f"{label} is scripted or compiled: return the network itself.")
-    if any(map(nn.parameter.is_lazy, model.parameters())):  # lazy layers make their parameters at the first call
-        model.eval()
-        with torch.no_grad():
-            model(torch.zeros(2, 3, image_size, image_size))
-    if not any(p.requires_grad for p in model.parameters()):
-        raise CourseError(f"{label} has no trainable parameters.")
-    model.channels_last = False  # for ``prepare_training`` and the record
     with torch.random.fork_rng(devices=[]):
+        model.eval()
+        with torch.no_grad():  # lazy layers, and some networks, make their parameters at the first call
+            model(torch.rand(2, 3, image_size, image_size, dtype=torch.float32))
+        if not any(p.requires_grad for p in model.parameters()):
+            raise CourseError(f"{label} has no trainable parameters.")
+        model.takes_channels_last = False  # for ``prepare_training`` and the record
         with contextlib.suppress(Exception):
             _run_copies(model, label, num_classes, image_size, torch.channels_last)
-            model.channels_last = True
-        if not model.channels_last:  # raises the same error, unless the layout was the reason
-            _run_copies(model, label, num_classes, image_size, torch.contiguous_format)
+            model.takes_channels_last = True
+        layout = torch.channels_last if model.takes_channels_last else torch.contiguous_format
+        if not model.takes_channels_last:  # raises the same error, unless the layout was the reason
+            _run_copies(model, label, num_classes, image_size, layout)
             model.register_forward_pre_hook(lambda _, images: tuple(x.contiguous() for x in images))
+        try:
+            _run_copies(model, label, num_classes, image_size, layout, bf16=True)
+        except Exception as error:  # whatever a student's code may raise
+            warnings.warn(f"{label} cannot be trained in bfloat16 ({type(error).__name__}: {error}). Where precision "
+                          "is \"auto\" and the hardware has it, set PRECISION = 'fp32'.", stacklevel=2)
         _warn(model, label, image_size)
     model.train()
 
 
-def _run_copies(model: nn.Module, label: str, num_classes: int, size: int, layout: torch.memory_format) -> None:
-    for training, count in ((True, 2), (False, 2), (False, 1)):
+def _run_copies(model: nn.Module, label: str, num_classes: int, size: int, layout: torch.memory_format,
+                bf16: bool = False) -> None:
+    for training, counts in ((True, (3, 2)), (False, (2, 1))):  # two steps, the second with a smaller batch
         trial = copy.deepcopy(model)  # a copy keeps the model's statistics unchanged
         trial.train(training)  # a method of the student's own may return nothing
         trial.to(memory_format=layout)
-        with _UsedParameters() as mode, torch.set_grad_enabled(training):
-            out = trial(torch.zeros(count, 3, size, size).contiguous(memory_format=layout))
-        if missing := sum(p.numel() for p in mode.used - set(trial.parameters())):
-            raise CourseError(f"{missing:,} weights are used that are not among the network's parameters, so nobody "
-                              "would train or count them. Keep layers in nn.ModuleList, not in a Python list or "
-                              "dictionary.")
-        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        if found != (count, num_classes):
-            raise CourseError(f"{label} returns {found} for {count} image{'s' * (count > 1)} of {size}x{size} pixels; "
-                              f"it must return {(count, num_classes)}: one number for each class.")
-        if training and out.requires_grad:
-            F.cross_entropy(out, torch.zeros(count, dtype=torch.long)).backward()
+        known = set(trial.parameters())
+        for count in counts:
+            images = torch.rand(count, 3, size, size, dtype=torch.float32).contiguous(memory_format=layout)
+            with (_UsedParameters() as mode, torch.set_grad_enabled(training),
+                  torch.autocast("cpu", torch.bfloat16, enabled=bf16)):
+                out = trial(images)
+            if missing := sum(p.numel() for p in mode.used - known):
+                raise CourseError(f"{missing:,} weights are used that are not among the network's parameters, so "
+                                  "nobody would train or count them. Make layers in __init__ and keep them in "
+                                  "nn.ModuleList, not in a Python list or dictionary.")
+            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            if found != (count, num_classes):
+                raise CourseError(f"{label} returns {found} for {count} image{'s' * (count > 1)} of {size}x{size} "
+                                  f"pixels; it must return {(count, num_classes)}: one number for each class.")
+            if training and out.requires_grad:
+                F.cross_entropy(out.float(), torch.zeros(count, dtype=torch.long)).backward()
+            if training and all(p.grad is None for p in known):
+                raise CourseError(f"No gradient reaches the weights of {label}: is there torch.no_grad(), detach(), "
+                                  "argmax, or a tensor made of numbers, between them and the output?")
 
 
 class _UsedParameters(TorchFunctionMode):
@@ -115,7 +137,8 @@ class _UsedParameters(TorchFunctionMode):
         self.used: set[Tensor] = set()
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        self.used |= {value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)
+        self.used |= {value if value._base is None else value._base for value in tree_leaves((args, kwargs))
+                      if isinstance(value, Tensor)
                       and (isinstance(value, nn.Parameter) or (value.requires_grad and value.is_leaf))}
         return func(*args, **(kwargs or {}))
 
@@ -134,7 +157,7 @@ def _warn(model: nn.Module, label: str, image_size: int) -> None:
 
 
 @contextlib.contextmanager
-def _readable_errors(path: Path) -> Iterator[None]:
+def errors_of_file(path: Path) -> Iterator[None]:
     """An error in this block becomes a ``CourseError`` with the line of ``path`` or of a module beside it."""
     try:
         yield

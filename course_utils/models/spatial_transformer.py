@@ -60,16 +60,23 @@ def resample(x: Tensor, theta: Tensor) -> Tensor:
 
 
 def has_transformer(model: nn.Module) -> bool:
-    """Whether ``model`` has the methods ``theta`` and ``transform`` of a spatial transformer."""
-    return all(inspect.ismethod(getattr(model, name, None)) for name in ("theta", "transform"))
+    """Whether ``model`` has the methods ``theta`` and ``transform`` of a spatial transformer; tried on zeros."""
+    if not all(inspect.ismethod(getattr(model, name, None)) for name in ("theta", "transform")):
+        return False
+    images = torch.zeros(1, 3, 32, 32, device=next(model.parameters()).device)
+    try:
+        with eval_mode(model), torch.no_grad():
+            return model.theta(images).shape == (1, 2, 3) and model.transform(images).shape == images.shape
+    except Exception:  # a student's methods may do anything
+        return False
 
 
 @torch.no_grad()
 def predict_theta(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> np.ndarray:
     """float32 (N, 2, 3): ``model.theta`` of all images; the identity for a network without a transformer."""
-    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    identity, transforms = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), has_transformer(model)
     with eval_mode(model):
-        thetas = [model.theta(x).float().cpu() if has_transformer(model) else identity.expand(len(x), 2, 3)
+        thetas = [model.theta(x).float().cpu() if transforms else identity.expand(len(x), 2, 3)
                   for x, _ in batches]
     return torch.cat(thetas).numpy()
 

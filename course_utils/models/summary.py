@@ -27,8 +27,11 @@ def summary(model: nn.Module, input_size: Shape, depth: int = 2) -> str:
     model are unchanged.
     """
     columns = ("input_size", "kernel_size", "output_size", "num_params", "trainable")
-    table = torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device, col_names=columns,
-                              col_width=16, depth=depth)
+    try:
+        table = torchinfo.summary(model, input_size, verbose=0, device=next(model.parameters()).device,
+                                  col_names=columns, col_width=16, depth=depth)
+    except RuntimeError as error:  # such as of a block that returns something other than tensors
+        return f"{count_parameters(model):,} parameters. torchinfo has no table: {str(error).splitlines()[0]}"
     return str(table).replace("(Units.MEGABYTES)", "(M)").replace("(Units.GIGABYTES)", "(G)")  # torchinfo 1.8.0
 
 

@@ -57,7 +57,7 @@ def export_weights(folder: Path, record: Record, name: str) -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     card = {"assignment": exp["assignment"], "variant": exp["variant"], "run": name, "record": record["sha256"],
             "about": exp["about"], "result": summary_markdown(record).replace("**", ""), "license": LICENSE}
-    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, path, card)
+    save_file({key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in weights.items()}, path, card)
     return path
 
 

@@ -12,7 +12,7 @@ from course_utils.config import Experiment
 def make_optimizer(exp: Experiment, model: nn.Module, lr: float) -> Optimizer:
     """The experiment's optimizer for the parameters of ``model``, with learning rate ``lr``."""
     parameters = list(model.parameters())
-    fused = parameters[0].device.type in ("cpu", "cuda")
+    fused = parameters[0].device.type in ("cpu", "cuda") and all(p.is_floating_point() for p in parameters)
     if exp.decay == "weights":  # biases and the scales of normalization layers have one dimension or none
         groups = [{"params": [p for p in parameters if p.ndim > 1]},
                   {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]

@@ -143,6 +143,7 @@ def l1_penalty(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 def add_l1_gradients(parameters: Sequence[nn.Parameter], factor: float) -> None:
     """Add the gradients of ``factor`` x ``l1_penalty``: a few kernels, where autograd needs several per tensor."""
+    parameters = [p for p in parameters if p.grad is not None]  # frozen, or not used
     signs = torch._foreach_sign(parameters)
     torch._foreach_mul_(signs, [factor / p.numel() for p in parameters])
     torch._foreach_add_([p.grad for p in parameters], signs)

@@ -82,7 +82,7 @@ def prepare_training(exp: Experiment, model: nn.Module, lr: float, device: torch
 
 def memory_format_of(model: nn.Module) -> str:
     """"channels_last", or "contiguous_format" for a custom network that cannot be trained in that layout."""
-    return "channels_last" if getattr(model, "channels_last", True) else "contiguous_format"
+    return "channels_last" if getattr(model, "takes_channels_last", True) else "contiguous_format"
 
 
 def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader, lr: float, *, precision: str = "fp32",

@@ -193,3 +193,94 @@ def test_unknown_and_missing_rules_are_rejected(monkeypatch, table, message):
     monkeypatch.setattr(rules, "read_assignment", lambda _: {"rules": table})
     with pytest.raises(CourseError, match=message):
         check_rules(EXP, network(), 32)
+
+
+def with_forward(forward):
+    """The network that keeps all the rules, with ``forward(body, head, x)``: body before the global pooling."""
+    layers = network()
+    body, head = layers[:-3], layers[-1]
+
+    class Written(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.side = body, head, nn.Conv2d(16, 16, 3, padding=2, dilation=2)
+            self.flat = nn.Linear(256, 10)
+
+        def forward(self, x):
+            return forward(self, x)
+
+    return Written()
+
+
+@pytest.mark.parametrize("pool", [
+    lambda x: torch.einsum("nchw->nc", x) / 256, lambda x: F.avg_pool1d(x.flatten(2), 256).flatten(1),
+    lambda x: F.adaptive_avg_pool1d(x.flatten(2), 1).flatten(1), lambda x: x.nanmean((2, 3)),
+    lambda x: x.mean(3).mean(2)])
+def test_global_means_count_however_they_are_written(pool):
+    assert broken(with_forward(lambda net, x: net.head(pool(net.body(x))))) == []
+
+
+@pytest.mark.parametrize("pool", [
+    lambda x: x.mean(3).flatten(1)[:, :16], lambda x: x.mean(1).flatten(1)[:, :16],
+    lambda x: x.flatten(2).mean(1)[:, :16]])
+def test_means_of_a_part_are_no_global_pooling(pool):
+    assert GLOBAL_POOLING[0] in broken(with_forward(lambda net, x: net.head(pool(net.body(x)))))
+
+
+def test_a_mean_of_the_channels_sees_no_more_of_the_image():
+    def forward(net, x):
+        x = net.body[:2](x)
+        return net.head((x * x.mean(1).unsqueeze(1).sigmoid()).mean((2, 3)))
+
+    field = next(f for f in check_rules(EXP, with_forward(forward), 32) if f.rule.startswith("receptive field"))
+    assert field.found == "34"  # 3 of the convolution, 31 more by the global mean
+
+
+def peak(net, x):
+    net.level, net.thumb, net.seen = x.amax(), F.max_pool2d(x.detach(), 4), net.side(net.body[:5](x))
+    return net.head(net.body(x).mean((2, 3)))
+
+
+def asserted(net, x):
+    x = net.body(x)
+    assert torch.isfinite(x).all()
+    return net.head(x.mean((2, 3)))
+
+
+def normalized(net, x):
+    x = (x - x.amin((1, 2, 3), keepdim=True)) / x.amax((1, 2, 3), keepdim=True).clamp_min(1)
+    return net.head(net.body(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("forward", [peak, asserted, normalized])
+def test_what_is_off_the_way_or_read_as_a_number_breaks_no_rule(forward):
+    assert broken(with_forward(forward)) == []
+
+
+def test_what_is_off_the_way_keeps_no_rule():
+    def forward(net, x):
+        net.level, net.seen = x.mean((2, 3)), net.side(net.body[:2](x))
+        return net.flat(F.adaptive_avg_pool2d(net.body[:2](x), 4).flatten(1))
+
+    assert {GLOBAL_POOLING[0], "uses dilated convolution"} <= set(broken(with_forward(forward)))
+
+
+def test_a_layer_behind_what_torch_does_not_show_is_still_found():
+    mish = torch.jit.script(_mish)
+
+    def forward(net, x):
+        return net.head(F.max_pool2d(mish(net.body(x)), 2).mean((2, 3)))
+
+    findings = {f.rule: f for f in check_rules(EXP, with_forward(forward), 32)}
+    assert findings["receptive field of at least 45"].passed is None
+    assert findings["without max pooling"].passed is False and findings[GLOBAL_POOLING[0]].passed
+
+
+def _mish(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.tanh(F.softplus(x))
+
+
+@pytest.mark.parametrize("pool", [lambda x: F.max_pool3d(x[:, None], (1, 2, 2))[:, 0],
+                                  lambda x: F.max_pool1d(x.flatten(2), 2).view(len(x), 16, 8, 16)])
+def test_max_pooling_of_another_dimension_counts(pool):
+    assert "without max pooling" in broken(with_forward(lambda net, x: net.head(pool(net.body(x)).mean((2, 3)))))

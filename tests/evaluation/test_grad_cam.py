@@ -7,7 +7,7 @@ from torch import nn
 
 from course_utils.analysis.receptive_field import trace_fields
 from course_utils.errors import CourseError
-from course_utils.evaluation.grad_cam import grad_cam, map_sizes
+from course_utils.evaluation.grad_cam import grad_cam, grad_cam_of_blocks, map_sizes
 from course_utils.models import build_model
 
 
@@ -158,3 +158,19 @@ def test_a_layer_that_no_gradient_reaches_is_an_error():
     model = Cut()
     with pytest.raises(CourseError, match=r"No gradient reaches this layer.*no_grad"):
         grad_cam(model, model.features, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))
+
+
+def test_blocks_that_cannot_be_explained_are_left_out_with_the_reason(capsys):
+    class Partly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.frozen, self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.frozen(x)
+            return self.fc(self.conv(x).mean((2, 3)))
+
+    found = grad_cam_of_blocks(Partly(), ["frozen", "conv"], torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))
+    assert list(found) == ["conv"] and found["conv"].shape == (2, 8, 8)
+    assert "No Grad-CAM of frozen: No gradient reaches this layer" in capsys.readouterr().out

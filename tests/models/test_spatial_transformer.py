@@ -119,3 +119,11 @@ def test_decompose_affine_describes_how_a_bright_spot_moves(part, amount):
     moved = F.grid_sample(spot, F.affine_grid(theta, [1, 1, 32, 32], align_corners=True), align_corners=True)[0, 0]
     place = torch.stack([(moved * xs).sum(), (moved * ys).sum()]) / moved.sum() - 15.5
     torch.testing.assert_close(place, forward @ torch.tensor([5.0, 0.0]) + torch.tensor([dx, dy]), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("methods", [
+    {"theta": lambda self: 3, "transform": lambda self, x, eps: x},
+    {"theta": lambda self, x: torch.zeros(len(x), 6), "transform": lambda self, x: x}])
+def test_methods_of_that_name_that_do_something_else_are_no_transformer(methods):
+    network = type("Network", (nn.Linear,), methods)(2, 2)
+    assert not has_transformer(network)

@@ -1,8 +1,11 @@
 """Building networks by name, their summaries and the image sizes that they accept."""
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
+from course_utils.analysis.diagram import network_diagram
 from course_utils.errors import CourseError
 from course_utils.models import build_model
 from course_utils.models.summary import check_input_size, mult_adds, summary
@@ -41,3 +44,25 @@ def test_same_seed_builds_the_same_network():
         torch.manual_seed(3)
         states.append(build_model("s7", 10).state_dict())
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_a_network_without_a_table_or_without_blocks_stops_nothing():
+    class Inner(nn.Module):
+        def forward(self, x):
+            return Pair(x)
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.layers = Inner(), nn.ModuleList([nn.Linear(3, 2)])
+
+        def forward(self, x):
+            return self.layers[0](self.inner(x=x).value.mean((2, 3)))
+
+    assert "8 parameters" in summary(Odd(), (1, 3, 8, 8))
+    assert network_diagram(Odd(), (1, 3, 8, 8), "odd").axes
+
+
+@dataclasses.dataclass
+class Pair:
+    value: torch.Tensor
