@@ -49,7 +49,7 @@ def _import_file(path: Path) -> Any:
     """The module of ``path``, read again each time, and so are the modules beside it that it imports."""
     name, folder = f"custom_{path.stem}_{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}", str(path.parent)
     earlier = {str(Path(module.__file__).parent) for key, module in sys.modules.items() if key.startswith("custom_")}
-    for other in [key for key, module in sys.modules.items() if _home(module) in earlier | {folder}]:
+    for other in [key for key, module in list(sys.modules.items()) if _home(module) in earlier | {folder}]:
         if other.partition(".")[0] not in ("course_utils", "__main__") and not other.startswith("custom_"):
             del sys.modules[other]  # another network may have a module of the same name, or it was edited
     sys.path[:] = [folder, *(other for other in sys.path if other not in earlier | {folder})]  # as for a script
@@ -66,10 +66,11 @@ def _import_file(path: Path) -> Any:
 
 def _home(module: Any) -> str | None:
     """The folder in which the file, or the package, of an imported ``module`` lies."""
-    top = sys.modules.get(str(getattr(module, "__name__", "")).partition(".")[0])
-    places = [file] if (file := getattr(top, "__file__", None)) else list(getattr(top, "__path__", ()))
-    place = Path(places[0]) if places else None
-    return place and str(place.parent.parent if place.name == "__init__.py" else place.parent)
+    with contextlib.suppress(Exception):  # some entries of sys.modules import something when they are asked
+        top = sys.modules[module.__name__.partition(".")[0]]
+        place = Path(getattr(top, "__file__", None) or top.__path__[0])  # a package may have no file
+        return str(place.parent.parent if place.name == "__init__.py" else place.parent)
+    return None
 
 
 def _try(model: nn.Module, label: str, num_classes: int, image_size: int) -> None:
