@@ -15,6 +15,7 @@ from matplotlib.patches import Polygon
 from matplotlib.text import Text
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008, for color-blind readers
+WIDEST = 1650  # pixels in which a figure is shown: a wider one is saved at twice the resolution
 DPI = 110  # of saved figures; twice as many of those without images, whose lines and text stay sharp on any screen
 History = Sequence[Mapping[str, Any]]  # one row per epoch
 
@@ -46,6 +47,12 @@ def save_figure(figure: Figure, path: Path) -> Image:
     picture = PIL.Image.open(pixels).convert("RGB")
     picture.quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(path, "PNG")
     return Image(filename=str(path), alt=figure.get_suptitle(), retina=fine)  # shown at half its pixels
+
+
+def show_figure(path: Path) -> Image:
+    """A saved figure, to be shown in a notebook."""
+    with PIL.Image.open(path) as picture:
+        return Image(filename=str(path), retina=picture.width > WIDEST)
 
 
 def save_part(source: Path, part: Sequence[float], path: Path) -> None:

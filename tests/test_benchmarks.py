@@ -34,7 +34,7 @@ def test_the_gpu_table_counts_full_runs_on_a_gpu(monkeypatch):
                                "dataset": "cifar10"}, "data": {"sha256": DATASETS["cifar10"].sha256},
                 "synthetic": False, "sessions": [{"machine": "NVIDIA H200, 16 cores"}], "device": device,
                 "precision": "bf16", "seconds": seconds, "history": [{"seconds": 3.0}, {"seconds": seconds / 24}],
-                "final": {"accuracy": accuracy}}
+                "final": {"accuracy": accuracy, "per_class": dict.fromkeys(DATASETS["cifar10"].classes, accuracy)}}
 
     monkeypatch.setattr(gpu, "published_records", lambda assignment: {})
     assert [(row.ours, row.met) for row in gpu.rows()] == [(None, None)] * 6

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from IPython.display import Image, Markdown
+from IPython.display import Markdown
 from PIL.Image import Resampling
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -120,7 +120,7 @@ def published_figures(assignment: str, variant: str, kinds: tuple[str, ...]) -> 
     name, record = runs[0]
     paths = [REPO / "images" / assignment / f"{name}-{kind}.png" for kind in kinds]
     return [Markdown(f"{QUOTED} `{name}`**, whatever ran above. {summary_markdown(record)}"),
-            *(Image(filename=str(path)) for path in paths if path.is_file())]
+            *(plots.show_figure(path) for path in paths if path.is_file())]
 
 
 @torch.no_grad()
