@@ -36,7 +36,7 @@ def style_axes(axis: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Image:
-    """Write ``figure`` to ``path``, whose folder is made, as PNG of 256 colors, a third of the size of one with all.
+    """Write ``figure`` to ``path``, whose folder is made, as PNG of few colors, a third of the size of one with all.
     Return it to be shown in a notebook, which then holds the same bytes as the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,8 @@ def save_figure(figure: Figure, path: Path) -> Image:
     pixels, fine = io.BytesIO(), not any(axis.images for axis in figure.axes)
     figure.savefig(pixels, dpi=2 * DPI if fine else DPI, metadata={"Software": None})
     picture = PIL.Image.open(pixels).convert("RGB")
-    picture.quantize(256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(path, "PNG")
+    colors = 64 if fine else 256
+    picture.quantize(colors, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(path, "PNG", optimize=True)
     return Image(filename=str(path), alt=figure.get_suptitle(), retina=fine)  # shown at half its pixels
 
 
