@@ -45,8 +45,8 @@ def save_figure(figure: Figure, path: Path) -> Image:
     pixels, fine = io.BytesIO(), not any(axis.images for axis in figure.axes)
     figure.savefig(pixels, dpi=2 * DPI if fine else DPI, metadata={"Software": None})
     picture = PIL.Image.open(pixels).convert("RGB")
-    colors = 64 if fine else 256
-    picture.quantize(colors, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE).save(path, "PNG", optimize=True)
+    few = picture.quantize(64 if fine else 256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
+    few.save(path, "PNG", optimize=True)
     return Image(filename=str(path), alt=figure.get_suptitle(), retina=fine)  # shown at half its pixels
 
 
