@@ -106,7 +106,7 @@ def _structures(tracer: FieldTracer) -> dict[str, Layers]:
         "strided convolution": [layer for layer in convolutions if layer.stride > 1],
         "pooling but the last": maxima + [layer for layer in layers if layer.op in MEANS and layer not in means],
     }
-    return {kind: [layer for layer in part if any(layer is other for other in on_the_way)]
+    return {kind: [layer for layer in on_the_way if any(layer is other for other in part)]  # in order of execution
             for kind, part in found.items()}
 
 

@@ -3,7 +3,6 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from course_utils.config import is_custom
@@ -30,9 +29,7 @@ def submit(folder: Path, out: Path) -> Path:
     except FileExistsError:
         raise CourseError(f"{out} exists already: name a new folder.") from None
     card = {name: exp[name] for name in ("assignment", "variant", "model")}
-    copies = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in weights.items()}
-    save_file(copies, out / WEIGHTS,
-              card | {"settings": json.dumps(exp["model_settings"]), "dataset": exp["dataset"]})
+    save_file(weights, out / WEIGHTS, card | {"settings": json.dumps(exp["model_settings"]), "dataset": exp["dataset"]})
     shutil.copyfile(folder / RECORD, out / RECORD)
     files = model_files(model) if is_custom(model) else []
     for path in files:  # the first is the network's own, the others lie beside it or in packages there

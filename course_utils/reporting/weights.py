@@ -31,8 +31,9 @@ LICENSE = "MIT; the training images have licenses of their own and are not conta
 
 
 def final_weights(folder: Path, record: Record) -> dict[str, torch.Tensor] | None:
-    """The evaluated weights of the finished run in ``folder``, from its last checkpoint; ``None``: there is none.
-    Raises ``CourseError`` for a checkpoint of another run, or of an earlier epoch.
+    """The evaluated weights of the finished run in ``folder``, from its last checkpoint, each a copy of its own as
+    safetensors needs it; ``None``: there is none. Raises ``CourseError`` for a checkpoint of another run, or of an
+    earlier epoch.
     """
     last, history = len(record["experiment"]["stages"]) + 1, record["history"]
     state = checkpoint.load_latest(folder / f"stage{last}" if last > 1 else folder)
@@ -41,7 +42,8 @@ def final_weights(folder: Path, record: Record) -> dict[str, torch.Tensor] | Non
     losses = [row["train_loss"] for row in history if row.get("stage") == history[-1].get("stage")]
     if losses != [row["train_loss"] for row in state.get("history", ())]:
         raise CourseError(f"The checkpoint in {folder} is not the last of the run that its record describes.")
-    return (state["best"] or state)["model"]
+    weights = (state["best"] or state)["model"]
+    return {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in weights.items()}
 
 
 def export_weights(folder: Path, record: Record, name: str) -> Path | None:
@@ -57,7 +59,7 @@ def export_weights(folder: Path, record: Record, name: str) -> Path | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     card = {"assignment": exp["assignment"], "variant": exp["variant"], "run": name, "record": record["sha256"],
             "about": exp["about"], "result": summary_markdown(record).replace("**", ""), "license": LICENSE}
-    save_file({key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in weights.items()}, path, card)
+    save_file(weights, path, card)
     return path
 
 

@@ -30,8 +30,8 @@ def make_schedule(exp: Experiment, optimizer: Optimizer, steps_per_epoch: int) -
         rise = exp.peak_epoch / exp.epochs
         rise += 1e-9 * (rise * steps == 1)  # torch divides by ``rise * steps - 1``
         return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=steps, pct_start=rise,
-                          anneal_strategy=exp.anneal,
-                          div_factor=exp.div_factor, final_div_factor=exp.final_div_factor)
+                          anneal_strategy=exp.anneal, div_factor=exp.div_factor,
+                          final_div_factor=exp.final_div_factor)
     if exp.schedule == "step":
         return StepLR(optimizer, max(1, round(exp.step_epochs * steps_per_epoch)), exp.step_gamma)
     if exp.schedule == "cosine":
