@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_utils.errors import CourseError
-
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the brightness, ITU-R BT.601
 
 
@@ -21,8 +19,6 @@ class CoarseDropout:
     def pixels(self, x: Tensor, u: Tensor, apply: Tensor, mean: Tensor) -> Tensor:
         """``x`` (B, 3, H, W), 0 to 255, changed where ``apply`` (B,) is true; ``mean``: the color, like ``x``."""
         side = x.shape[3]
-        if self.size > side:
-            raise CourseError(f"coarse_dropout size {self.size}: larger than the image ({side}x{side}).")
         corner = (u * (side - self.size + 1)).floor()  # (B, 2): top, left
         place = torch.arange(side, device=x.device) - corner[:, :, None]  # (B, 2, side), counted from the hole
         rows, columns = ((place >= 0) & (place < self.size)).float().unbind(1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_utils.augment.color import channel_planes
+from course_utils.augment.color import CoarseDropout, channel_planes
 from course_utils.augment.geometry import RESIZING
 from course_utils.augment.transforms import build_steps
 from course_utils.config import Transform
@@ -58,8 +58,12 @@ class BatchAugment:
         return normalize(self._apply_steps(x, keys).permute(0, 2, 3, 1), self.mean, self.std)
 
     def output_size(self, size: int) -> int:
-        """Side of the results, in pixels, for images of ``size`` x ``size``."""
-        return next((step.size for _, step in reversed(self.steps) if isinstance(step, RESIZING)), size)
+        """Side of the results, in pixels, for images of ``size`` x ``size``. Raises ``CourseError`` for a larger hole."""
+        for step in (*self.expansion, *(step for _, step in self.steps)):
+            if isinstance(step, CoarseDropout) and step.size > size:
+                raise CourseError(f"coarse_dropout size {step.size}: larger than the image ({size}x{size}).")
+            size = step.size if isinstance(step, RESIZING) else size
+        return size
 
     def magnification(self, keys: Tensor, size: int) -> Tensor:
         """float32 (B,): by which factor objects appear larger than in images of ``size`` pixels, in pixels."""

@@ -12,6 +12,7 @@ from course_utils.augment.per_image import ImagePipeline, per_image_pipeline
 from course_utils.augment.pipeline import BatchAugment, Color, image_keys
 from course_utils.config import Experiment, Transform
 from course_utils.data.datasets import Dataset
+from course_utils.data.prepare import sha256
 from course_utils.data.splits import EpochItems, expand_dataset, split_items
 from course_utils.errors import CourseError
 
@@ -47,16 +48,17 @@ class BatchLoader:
         full, rest = divmod(len(self.items), batch_size)
         self.steps = max(1, full + (rest >= 2))  # optimizer steps per pass
         self.augment = BatchAugment(augmentation, mean, std, expansion)
+        self.image_size = self.augment.output_size(images.shape[1])  # pixels, of the network's input
         self.resident = self._to_device() if share is None else share.resident
 
     def __len__(self) -> int:
         """Optimizer steps per epoch."""
         return self.passes * self.steps
 
-    @property
-    def image_size(self) -> int:
-        """Side of the images as the network gets them, in pixels."""
-        return self.augment.output_size(self.images.shape[1])
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the images, by which a resumed run recognizes them."""
+        return sha256(self.images)
 
     def order(self, number: int) -> Tensor:
         """int64 (M,): the order of the items in pass ``number`` of the run."""

@@ -56,7 +56,7 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     minimum; then set its weights back. The result is kept in ``folder``: a resumed run must have the same rate.
     """
     kept = folder and folder / "lr_range.json"
-    if kept and (result := _load_result(kept, exp)):
+    if kept and (result := _load_result(kept, exp, batches)):
         return result
     model, optimizer = prepare_training(exp, model, low, batches.device)
     growth = (high / low) ** (1 / (exp.lr_finder_steps - 1))
@@ -79,15 +79,17 @@ def find_lr(exp: Experiment, model: nn.Module, batches: BatchLoader, *, precisio
     result = LRFinderResult(lrs, losses)
     if kept:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(kept, json.dumps(dataclasses.asdict(result) | {"experiment": exp.as_dict()}))
+        atomic_write(kept, json.dumps(
+            dataclasses.asdict(result) | {"experiment": exp.as_dict(), "data": batches.sha256}))
     return result
 
 
-def _load_result(path: Path, exp: Experiment) -> LRFinderResult | None:
-    """An earlier result of the same experiment, if ``path`` is a readable one."""
+def _load_result(path: Path, exp: Experiment, batches: BatchLoader) -> LRFinderResult | None:
+    """An earlier result of the same experiment on the same images, if ``path`` is a readable one."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         result = LRFinderResult(*([float(number) for number in table[name]] for name in ("lrs", "losses")))
-        return result if len(result.lrs) == len(result.losses) and table["experiment"] == exp.as_dict() else None
+        same = table["experiment"] == exp.as_dict() and table.get("data", batches.sha256) == batches.sha256
+        return result if same and len(result.lrs) == len(result.losses) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

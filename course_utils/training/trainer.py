@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils.config import Experiment, describe_differences, is_custom, locate_model
 from course_utils.data.loader import BatchLoader, Loaders
-from course_utils.data.prepare import sha256
 from course_utils.errors import CourseError, DivergenceError, OutOfMemoryError
 from course_utils.evaluation.metrics import predict
 from course_utils.models.custom import error_with_source_line
@@ -100,8 +99,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     model, optimizer = prepare_training(exp, model, lr, train.device)
     schedule, step = make_schedule(exp, optimizer, len(train)), TrainStep(exp, model, optimizer, precision, log)
     pace, write_curves = checkpoint.Pace(), curve_writer(folder)
-    data = sha256(train.images) if folder else ""
-    done = _resume(exp, model, optimizer, schedule, lr, folder, data, log) if folder else Training()
+    done = _resume(exp, model, optimizer, schedule, lr, folder, train.sha256, log) if folder else Training()
     if not _is_finished(exp, done):
         session = {"from_epoch": len(done.history) + 1, "precision": precision, "device": train.device.type,
                    "memory_format": memory_format_of(model), **(environment or {})}
@@ -127,7 +125,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
                          "model": {key: tensor.cpu().clone() for key, tensor in model.state_dict().items()}}
         if folder and (pace.is_due() or _is_finished(exp, done)):
             pace.measure(checkpoint.save_checkpoint, folder, epoch, {
-                "experiment": exp.as_dict(), "lr": lr, "data": data, "model": model.state_dict(),
+                "experiment": exp.as_dict(), "lr": lr, "data": train.sha256, "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), **vars(done)})
         if folder:
             checkpoint.write_progress(folder, done.history)

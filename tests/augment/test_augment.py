@@ -8,6 +8,7 @@ import torch
 from course_utils.augment import color, geometry, pipeline
 from course_utils.augment.per_image import per_image_pipeline
 from course_utils.config import Transform
+from course_utils.data.loader import BatchLoader
 from course_utils.data.synthetic import generate
 from course_utils.errors import CourseError
 from course_utils.variants import load_experiment
@@ -177,7 +178,6 @@ def test_random_number_generator_equals_splitmix64():
     (Transform("coarse_dropout", 0.5, {"max_height": 16}), "Legal: size"),
     (Transform("coarse_dropout", 0.5, {"size": "16"}), "must be a whole number"),
     (Transform("horizontal_flip", 1.5), "between 0 and 1"),
-    (Transform("coarse_dropout", 1.0, {"size": 40}), "larger than the image"),
     (Transform("resize", 0.5, {"size": 48}), "must be 1"),
     *((Transform(name, 1.0, {setting: value}), f"{name}: {setting} = .* must be a .*number between")
       for name, setting, value in (
@@ -191,6 +191,15 @@ def test_random_number_generator_equals_splitmix64():
 def test_invalid_steps_are_rejected(step, message):
     with pytest.raises(CourseError, match=message):
         augmented([step])
+
+
+@pytest.mark.parametrize("engine", ["torch", "albumentations", "torchvision"])
+def test_a_hole_larger_than_the_image_is_refused_before_training(engine):
+    steps = [Transform("resize", 1.0, {"size": 24}), Transform("coarse_dropout", 0.5, {"size": 25})]
+    for settings in ({"augmentation": steps}, {"expansion": [Transform("coarse_dropout", 1.0, {"size": 40})]}):
+        with pytest.raises(CourseError, match="coarse_dropout size .*: larger than the image"):
+            BatchLoader(IMAGES, np.zeros(len(IMAGES), np.int64), 8, MEAN, STD, engine=engine, **settings)
+    BatchLoader(IMAGES, np.zeros(len(IMAGES), np.int64), 8, MEAN, STD, engine=engine, augmentation=steps[::-1])
 
 
 def test_an_expansion_that_changes_the_size_is_rejected():

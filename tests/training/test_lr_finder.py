@@ -31,6 +31,9 @@ def test_the_result_is_kept_for_the_same_experiment_alone(tiny, tmp_path):
     assert find_lr(exp, toy_model(seed=1), toy_loader(), folder=tmp_path / "new") == result  # not measured again
     for change in ({"epochs": 5}, {"seed": 1}):
         assert find_lr(exp.replace(**change), toy_model(seed=1), toy_loader(), folder=tmp_path / "new") != result
+    other = toy_loader()
+    other.images = 255 - other.images
+    assert find_lr(exp, toy_model(), other, folder=tmp_path / "new") != result
 
 
 @pytest.mark.parametrize("damage", [
