@@ -103,11 +103,12 @@ def _photograph(label: int, count: int, size: int, rng: np.random.Generator) -> 
         return (low + (high - low) * mixed).astype(np.float32).reshape(count, *(shape or (1, 1)))
 
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    half = uniform(0.5, 0.7) + 0.25 * (step / TRACK_LENGTH)[:, None, None].astype(np.float32)  # of the image
-    x, y = (axis[None, None, :] - uniform(-0.15, 0.15)) / half, (axis[None, :, None] - uniform(-0.15, 0.15)) / half
-    angle = uniform(-0.35, 0.35)  # radians
+    half = uniform(0.5, 0.65) + 0.15 * (step / TRACK_LENGTH)[:, None, None].astype(np.float32)  # of the image
+    # Off center by up to an eighth of the image: what a spatial transformer learns first to undo.
+    x, y = (axis[None, None, :] - uniform(-0.25, 0.25)) / half, (axis[None, :, None] - uniform(-0.25, 0.25)) / half
+    angle = uniform(-0.2, 0.2)  # radians
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    depth = 1 + uniform(-0.25, 0.25) * x + uniform(-0.25, 0.25) * y  # seen from the side and from below
+    depth = 1 + uniform(-0.15, 0.15) * x + uniform(-0.15, 0.15) * y  # seen from the side and from below
     x, y = x / depth, y / depth
 
     patches = uniform(0.1, 0.9, 5, 5, 1) * uniform(0.7, 1.0, 1, 1, 3)
