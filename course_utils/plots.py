@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe and Ito 2008, for color-blind readers
 WIDEST = 1650  # pixels in which a figure is shown: a wider one is saved at twice the resolution
+LARGEST = 150_000  # bytes of a picture, above which it gets fewer colors
 DPI = 110  # of saved figures; twice as many of those without images, whose lines and text stay sharp on any screen
 History = Sequence[Mapping[str, Any]]  # one row per epoch
 
@@ -45,8 +46,11 @@ def save_figure(figure: Figure, path: Path) -> Image:
     pixels, fine = io.BytesIO(), not any(axis.images for axis in figure.axes)
     figure.savefig(pixels, dpi=2 * DPI if fine else DPI, metadata={"Software": None})
     picture = PIL.Image.open(pixels).convert("RGB")
-    few = picture.quantize(64 if fine else 256, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
-    few.save(path, "PNG", optimize=True)
+    for colors in (64,) if fine else (256, 128, 64):
+        few = picture.quantize(colors, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
+        few.save(path, "PNG", optimize=True)
+        if path.stat().st_size <= LARGEST:
+            break
     return Image(filename=str(path), alt=figure.get_suptitle(), retina=fine)  # shown at half its pixels
 
 

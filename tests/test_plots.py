@@ -78,3 +78,10 @@ def test_range_test_ends_where_the_loss_diverges_and_shows_the_loss_of_guessing(
     axis = plots.lr_range_test([1e-4, 1e-3, 1e-2, 1e-1, 1], [2.0, 1.0, 3.0, 5.0, 1.0], None, "t", 10).axes[0]
     assert list(axis.lines[0].get_ydata()) == [2.0, 1.0, 3.0]
     assert axis.lines[1].get_ydata()[0] == pytest.approx(np.log(10))
+
+
+def test_a_large_picture_gets_fewer_colors(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "figure.png"
+    for side, least, most in ((4, 129, 256), (150, 33, 64)):
+        plots.save_figure(plots.image_grid(rng.random((16, side, side, 3)), [""] * 16, 4), path)
+        assert least <= len(PIL.Image.open(path).getcolors()) <= most

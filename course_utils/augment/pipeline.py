@@ -58,7 +58,7 @@ class BatchAugment:
         return normalize(self._apply_steps(x, keys).permute(0, 2, 3, 1), self.mean, self.std)
 
     def output_size(self, size: int) -> int:
-        """Side of the results, in pixels, for images of ``size`` x ``size``. Raises ``CourseError`` for a larger hole."""
+        """Side of the results, in pixels, for images of ``size`` x ``size``. Raises for a hole larger than these."""
         for step in (*self.expansion, *(step for _, step in self.steps)):
             if isinstance(step, CoarseDropout) and step.size > size:
                 raise CourseError(f"coarse_dropout size {step.size}: larger than the image ({size}x{size}).")

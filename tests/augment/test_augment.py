@@ -197,7 +197,7 @@ def test_invalid_steps_are_rejected(step, message):
 def test_a_hole_larger_than_the_image_is_refused_before_training(engine):
     steps = [Transform("resize", 1.0, {"size": 24}), Transform("coarse_dropout", 0.5, {"size": 25})]
     for settings in ({"augmentation": steps}, {"expansion": [Transform("coarse_dropout", 1.0, {"size": 40})]}):
-        with pytest.raises(CourseError, match="coarse_dropout size .*: larger than the image"):
+        with pytest.raises(CourseError, match=r"coarse_dropout size .*: larger than the image"):
             BatchLoader(IMAGES, np.zeros(len(IMAGES), np.int64), 8, MEAN, STD, engine=engine, **settings)
     BatchLoader(IMAGES, np.zeros(len(IMAGES), np.int64), 8, MEAN, STD, engine=engine, augmentation=steps[::-1])
 

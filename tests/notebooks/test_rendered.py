@@ -8,6 +8,9 @@ import pytest
 from nbconvert import HTMLExporter
 from notebook_files import NOTEBOOKS, PUBLISHED, assert_no_paths
 
+from course_utils import plots
+from course_utils.utils import REPO
+
 WIDEST = 1650  # pixels: a wider figure is scaled down until its text is illegible
 
 
@@ -29,6 +32,12 @@ def test_it_renders_completely(path, tmp_path):
     for debris in ("Traceback (most recent call last)", "Warning:", "it/s]", "%|",
                    'data-mime-type="application/vnd.jupyter.stderr"'):
         assert debris not in text.partition("</head>")[2], debris
+
+
+def test_pages_load_quickly():
+    sizes = {path: path.stat().st_size for path in (*NOTEBOOKS, *PUBLISHED)}
+    assert {path for path, size in sizes.items() if size > 900_000} == set()
+    assert {path for path in REPO.glob("images/**/*.*") if path.stat().st_size > plots.LARGEST} == set()
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *PUBLISHED], ids=lambda p: p.stem)
