@@ -2,6 +2,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]  # makes a normalization layer for its number of channels
@@ -22,8 +24,24 @@ def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) 
 
     ``settings`` of the convolution: stride, padding, dilation, groups. Unpadded, a side loses 2 * dilation pixels.
     """
-    convolution = nn.Conv2d(inputs, outputs, 3, bias=False, **settings)
+    kind = PairedConv2d if inputs == outputs == 2 * settings.get("groups", 1) else nn.Conv2d
+    convolution = kind(inputs, outputs, 3, bias=False, **settings)
     return [convolution, nn.ReLU(), nn.BatchNorm2d(outputs), *([nn.Dropout(dropout)] if dropout else [])]
+
+
+class PairedConv2d(nn.Conv2d):
+    """``nn.Conv2d`` of groups of two channels, without bias; trained on a CPU in a third of the time.
+
+    oneDNN has no fast kernel for such narrow groups. Four of them become one of eight channels, whose other weights are
+    0: the same sums.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu" or self.groups % 4:
+            return super().forward(x)
+        narrow = self.weight.view(self.groups // 4, 4, 2, 1, 2, *self.kernel_size)  # group, of it the 4 pairs, ...
+        wide = (narrow * torch.eye(4).view(4, 1, 4, 1, 1, 1)).reshape(self.out_channels, 8, *self.kernel_size)
+        return F.conv2d(x, wide, None, self.stride, self.padding, self.dilation, self.groups // 4)
 
 
 def separable(inputs: int, outputs: int, groups: int | None = None) -> list[nn.Module]:

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from course_utils.models import MODELS, build_model
+from course_utils.models.blocks import PairedConv2d
 from course_utils.models.summary import count_parameters
 
 CUSTOM_RESNET = """
@@ -195,3 +196,20 @@ def test_convolutions_start_kaiming_normal(name):
         if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 20_000:
             fan_out = layer.out_channels * layer.kernel_size[0] ** 2
             assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("settings", [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}])
+def test_pairs_of_channels_are_computed_like_any_groups(settings):
+    torch.manual_seed(0)
+    fast = PairedConv2d(64, 64, 3, groups=32, bias=False, dtype=torch.float64, **settings)
+    plain = nn.Conv2d(64, 64, 3, groups=32, bias=False, dtype=torch.float64, **settings)
+    plain.load_state_dict(fast.state_dict())
+    results = []
+    for layer in (fast, plain):
+        x = torch.linspace(-1, 1, 8 * 64 * 100, dtype=torch.float64).view(8, 64, 10, 10).requires_grad_()
+        out = layer(x)
+        results.append((out, *torch.autograd.grad(out.square().sum(), (x, layer.weight))))
+    torch.testing.assert_close(*results)
+    counts = {name: sum(isinstance(layer, PairedConv2d) for layer in build_model(name, 10).modules())
+              for name in ("s7", "s7_mixed", "net")}
+    assert counts == {"s7": 5, "s7_mixed": 5, "net": 0}
