@@ -24,9 +24,14 @@ def relu_norm(inputs: int, outputs: int, dropout: float = 0.0, **settings: Any) 
 
     ``settings`` of the convolution: stride, padding, dilation, groups. Unpadded, a side loses 2 * dilation pixels.
     """
+    return [conv3x3(inputs, outputs, **settings), nn.ReLU(), nn.BatchNorm2d(outputs),
+            *([nn.Dropout(dropout)] if dropout else [])]
+
+
+def conv3x3(inputs: int, outputs: int, **settings: Any) -> nn.Conv2d:
+    """A 3x3 convolution without bias, by ``PairedConv2d`` where it is one."""
     kind = PairedConv2d if inputs == outputs == 2 * settings.get("groups", 1) else nn.Conv2d
-    convolution = kind(inputs, outputs, 3, bias=False, **settings)
-    return [convolution, nn.ReLU(), nn.BatchNorm2d(outputs), *([nn.Dropout(dropout)] if dropout else [])]
+    return kind(inputs, outputs, 3, bias=False, **settings)
 
 
 class PairedConv2d(nn.Conv2d):
