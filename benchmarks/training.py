@@ -17,6 +17,7 @@ import torch
 from benchmarks import baseline, timing
 from course_utils.data import make_loaders, open_dataset
 from course_utils.models import build_model
+from course_utils.models.blocks import PairedConv2d
 from course_utils.training import learning_rates, select_device, select_precision
 from course_utils.training.step import TrainStep
 from course_utils.training.trainer import prepare_training
@@ -77,6 +78,9 @@ def prepare(way: str, name: str, rounds: int, steps: int, root: Path | None) -> 
         train_step = TrainStep(exp, *prepare_training(exp, model, lr, device), precision)
     else:
         ready = [(x.contiguous(), y) for x, y in ready]
+        for layer in model.modules():
+            if isinstance(layer, PairedConv2d):
+                layer.__class__ = torch.nn.Conv2d  # as notebooks write it
         optimizer = baseline.optimizer_for(model, exp.optimizer, lr, exp.momentum, exp.weight_decay)
 
     def step(x: torch.Tensor, y: torch.Tensor) -> float:
