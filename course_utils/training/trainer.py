@@ -94,8 +94,7 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     the network cannot take and for a folder of another experiment, ``OutOfMemoryError``, and ``DivergenceError`` for a
     loss that is NaN, infinite or, after the first epoch, over ``DIVERGENCE_FACTOR`` times that of random guessing.
     """
-    for loader in (train, val):
-        check_input_size(model, loader.image_size)
+    _check_inputs(exp, model, train, val)
     model, optimizer = prepare_training(exp, model, lr, train.device)
     schedule, step = make_schedule(exp, optimizer, len(train)), TrainStep(exp, model, optimizer, precision, log)
     pace, write_curves = checkpoint.Pace(), curve_writer(folder)
@@ -133,6 +132,13 @@ def fit(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader,
     if done.best:
         model.load_state_dict(done.best["model"])
     return done
+
+
+def _check_inputs(exp: Experiment, model: nn.Module, train: BatchLoader, val: BatchLoader) -> None:
+    if exp.stages:
+        raise CourseError("This training has one stage: leave out the setting `stages`, or call fit_stages.")
+    for loader in (train, val):
+        check_input_size(model, loader.image_size)
 
 
 def fit_stages(exp: Experiment, model: nn.Module, loaders_of: Callable[[Experiment], Loaders], lr: float, *,

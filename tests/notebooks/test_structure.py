@@ -82,3 +82,6 @@ class TestNotebook:
 
     def test_it_shows_the_training_loop_and_formulas(self, path: Path):
         assert "source_markdown(train_one_epoch" in path.read_text() and "$$" in path.read_text()
+
+    def test_every_setting_has_an_effect(self, path: Path):
+        assert re.search(r"predict\(model, \w+\.tta, precision, epoch\) for epoch", path.read_text())  # tta_views

@@ -116,6 +116,8 @@ def fit_toy_stages(exp, folder=None, log=lambda _: None):
 def test_a_stage_continues_with_the_weights_and_starts_everything_else_again(tiny):
     exp, model, lines = tiny.replace(epochs=2, stages=STAGES), toy_model(), []
     trained, training = fit_toy_stages(exp, log=lines.append)
+    with pytest.raises(CourseError, match="one stage"):
+        fit(exp, toy_model(), toy_loader(), toy_loader(), exp.lr)
     for stage in exp.all_stages:
         by_hand, part = fit_toy(stage, model)
     assert torch.equal(trained, by_hand)
