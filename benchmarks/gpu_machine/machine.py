@@ -10,9 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def collect(unfinished: bool = False) -> None:
     before = json.loads(noted.read_text()) if noted.exists() else []
     print(LOG.read_text()[-4500:] if LOG.exists() else "")
     stream, chosen, room = io.BytesIO(), [], TOTAL_BYTES
-    with tarfile.open(fileobj=stream, mode="w") as tar:
+    with zipfile.ZipFile(stream, "w") as archive:
         for run in sorted(path for path in OUTPUTS.glob("*/*") if path.is_dir()):
             name, files = str(run.relative_to(OUTPUTS)), [path for path in run.rglob("*") if path.is_file()]
             if _is_finished(run):
@@ -200,7 +200,7 @@ def collect(unfinished: bool = False) -> None:
                 room -= size
                 chosen.append(name)
                 for path in files:
-                    tar.add(path, path.relative_to(OUTPUTS))
+                    archive.write(path, path.relative_to(OUTPUTS))
     if chosen:
         packed, number = lzma.compress(stream.getvalue(), preset=0), len(before)
         names = [f"results-{number:02d}-{k}.xz" for k in range(-(-len(packed) // FILE_BYTES))]

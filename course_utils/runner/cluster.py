@@ -1,9 +1,9 @@
 """A batch on a Ray cluster (docs.ray.io): each notebook is a task. Optional: ``pip install -e .[cluster]``."""
 import io
 import os
-import tarfile
 import tempfile
 import threading
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class LostRunError(CourseError):
 
 def run_task(notebook: str, parameters: dict[str, Any], folder: Path, shared: bool, cell_seconds: float,
              environment: dict[str, str], dataset: str | None) -> tuple[str, str, bytes]:
-    """On a node: run a notebook; return state, message, and its folder without checkpoints as a tar file.
+    """On a node: run a notebook; return state, message, and its folder without checkpoints as a zip file.
 
     ``dataset``: the real data that it needs, prepared once on a node. With ``shared``, ``folder`` is on a drive of all
     nodes, and a retry resumes there. Raises ``LostRunError`` for "killed" and "timeout", so that Ray tries again.
@@ -47,8 +47,10 @@ def run_task(notebook: str, parameters: dict[str, Any], folder: Path, shared: bo
             raise LostRunError(state, message)
         buffer = io.BytesIO()
         if not shared:
-            with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-                tar.add(folder, ".", filter=lambda member: None if member.name.endswith(".pt") else member)
+            with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in folder.rglob("*"):
+                    if path.is_file() and path.suffix != ".pt":
+                        archive.write(path, path.relative_to(folder))
     return state, message, buffer.getvalue()
 
 
@@ -91,6 +93,5 @@ class RayExecutor:
         except self.ray.exceptions.RayError as error:
             return "killed", f"after {RETRIES + 1} tries: {str(error).strip().splitlines()[-1]}"
         if files:
-            with tarfile.open(fileobj=io.BytesIO(files)) as tar:
-                tar.extractall(folder, filter="data")
+            zipfile.ZipFile(io.BytesIO(files)).extractall(folder)
         return state, message
