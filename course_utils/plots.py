@@ -41,7 +41,9 @@ def save_figure(figure: Figure, path: Path) -> Image:
     Return it to be shown in a notebook, which then holds the same bytes as the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for text in figure.findobj(Text):
+    log = [part for axis in figure.axes for part in (axis.xaxis, axis.yaxis) if part.get_scale() == "log"]
+    powers = {label for part in log for label in part.get_ticklabels(which="both")}  # written by Matplotlib as math
+    for text in set(figure.findobj(Text)) - powers:
         text.set_parse_math(False)  # a class may be called "$10"
     pixels, fine = io.BytesIO(), not any(axis.images for axis in figure.axes)
     figure.savefig(pixels, dpi=2 * DPI if fine else DPI, metadata={"Software": None})

@@ -85,3 +85,11 @@ def test_a_large_picture_gets_fewer_colors(tmp_path):
     for side, least, most in ((4, 129, 256), (150, 33, 64)):
         plots.save_figure(plots.image_grid(rng.random((16, side, side, 3)), [""] * 16, 4), path)
         assert least <= len(PIL.Image.open(path).getcolors()) <= most
+
+
+def test_powers_of_ten_are_set_as_math_and_names_are_not(tmp_path):
+    figure = plots.lr_range_test([1e-4, 1e-3, 1e-2], [2.0, 1.0, 3.0], 1e-3, "cost $10 or $20", 10)
+    plots.save_figure(figure, tmp_path / "figure.png")
+    labels = figure.axes[0].get_xticklabels(which="both")
+    assert any("10^{-3}" in label.get_text() for label in labels) and all(label.get_parse_math() for label in labels)
+    assert not any(text.get_parse_math() for text in figure.texts)
