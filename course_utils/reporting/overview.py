@@ -122,9 +122,11 @@ def overview_figure() -> Figure:
         axis.scatter(passes[:, 0], accuracies[:, 0], marker="o", label=label, edgecolor=plots.BLUE,
                      facecolor="none" if label == "target" else plots.BLUE)
         axis.scatter(passes[:, 1], accuracies[:, 1], color=plots.ORANGE, marker="s", label="ours")
-        for number, k in enumerate(np.argsort(accuracies[:, 1])):  # labels below and above in turn: of two close points
-            axis.annotate(found[k].name, (passes[k, 1], accuracies[k, 1]), xytext=(6, -9 + 15 * (number % 2)),
-                          textcoords="offset points", fontsize=7)  # the upper one has its label above
+        height = -np.inf
+        for k in np.argsort(accuracies[:, 1]):  # upwards: a label that would cover the one below it is moved up
+            height = max(accuracies[k, 1], height + 0.06 * np.ptp(accuracies))
+            axis.annotate(found[k].name, (passes[k, 1], height), xytext=(7, 0), textcoords="offset points", fontsize=7,
+                          va="center")
         axis.set(xscale="log", xlabel="image passes (millions)", xlim=(0.6 * passes.min(), 2.5 * passes.max()))
         axis.set_title(read_assignment(assignment)["title"].replace(": ", ":\n", 1), fontsize=9)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
